@@ -1,0 +1,46 @@
+# `make book` and `make test` need Python 3.11 or newer and make; they set up all the rest in .venv.
+PYTHON ?= python3
+PRESET ?= quick
+BIN := .venv/bin
+BUILD := _build
+# Without a GPU the CPU build of torch will do, and is a tenth of the size.
+TORCH_INDEX := $(if $(shell command -v nvidia-smi),,--index-url https://download.pytorch.org/whl/cpu)
+TORCH := $(shell sed -n 's/^  "\(torch==[^"]*\)",/\1/p' pyproject.toml)
+
+.PHONY: help setup book html test bench clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  make %-7s %s\n", $$1, $$2}' Makefile
+	@echo "  PRESET=smoke|quick|laptop|pythia-160m|gemma-2-2b chooses what 'make book' trains (now: $(PRESET))"
+
+setup: $(BIN)/.ready  ## the environment in .venv, with pinned versions
+
+$(BIN)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than 3.11; give another: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet $(TORCH) $(TORCH_INDEX)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[text,book,interop,test]'
+	$(BIN)/pip install --quiet --no-deps dictionary-learning==0.1.0  # the peer; with its needs it would replace torch
+	@touch $@
+
+book: setup  ## run the figure notebooks with PRESET, and build the book from them
+	$(BIN)/python -m aligned.rerun --all --preset $(PRESET) --out $(BUILD)/$(PRESET)/notebooks
+	@mkdir -p $(BUILD)/$(PRESET)/aligned/data/embedded
+	@cp aligned/data/embedded/README.md $(BUILD)/$(PRESET)/aligned/data/embedded/
+	@cp -r book _config.yml _toc.yml $(BUILD)/$(PRESET)/
+	$(BIN)/jupyter-book build --all -W -n --keep-going --path-output . $(BUILD)/$(PRESET)
+	@test -f $(BUILD)/html/index.html && echo "open $(BUILD)/html/index.html"
+
+html: setup  ## build the book from the committed, executed notebooks
+	$(BIN)/jupyter-book build --all -W -n --keep-going .
+	@test -f $(BUILD)/html/index.html && echo "open $(BUILD)/html/index.html"
+
+test: setup  ## every test, the notebooks with the smoke preset among them
+	$(BIN)/python -m pytest
+
+bench: setup  ## speed of training
+	$(BIN)/python -m benchmarks.speed
+
+clean:  ## remove what was built; trained runs stay
+	rm -rf $(BUILD)

@@ -1,0 +1,205 @@
+"""Activations to train on: a shuffled pool on disk that every SAE shares, or a stream where the pool would not fit.
+
+Both answer `batch(seed, step, size)`, and the answer depends on those three alone: a run can be resumed at any step
+with no random state to restore, and seeds differ in the order of the data as well as in their initialisation.
+Activations are multiplied by one scalar so that E|x|^2 = 1; special tokens (BOS, separators) are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from aligned import checkpoint, text
+from aligned.model import LanguageModel
+
+_BLOCKS = 32  # blocks that go through the language model at once
+_DISK_SHARE = 0.8  # of the free disk that a pool may take
+
+
+class Activations(Protocol):
+    """Where training gets its batches."""
+
+    d_in: int
+    scale: float  # raw activations times this have E|x|^2 = 1
+
+    def batch(self, seed: int, step: int, size: int) -> Float[Tensor, "size d_in"]:
+        """The scaled float32 activations of a training step."""
+        ...
+
+
+class Pool:
+    """Activations in random order in one bf16 file, mapped into memory. Made by `collect`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.facts = json.loads((folder / "pool.json").read_text())
+        self.scale: float = self.facts["scale"]
+        self.n, self.d_in = self.facts["shape"]
+        data = torch.from_file(
+            str(folder / "activations.bf16"), shared=True, size=self.n * self.d_in, dtype=torch.bfloat16
+        )
+        self.rows = data.view(self.n, self.d_in)
+        self._order: tuple[tuple[int, int], Tensor] | None = None
+
+    def batch(self, seed: int, step: int, size: int) -> Float[Tensor, "size d_in"]:
+        at = torch.arange(step * size, (step + 1) * size)
+        epochs = at // self.n
+        where = torch.cat([self._permutation(seed, int(e))[at[epochs == e] % self.n] for e in epochs.unique()])
+        return self.rows[where].float() * self.scale
+
+    def _permutation(self, seed: int, epoch: int) -> Int[Tensor, " n"]:
+        if self._order is None or self._order[0] != (seed, epoch):
+            generator = torch.Generator().manual_seed(_mix(seed, epoch))
+            self._order = ((seed, epoch), torch.randperm(self.n, generator=generator, dtype=torch.int32))
+        return self._order[1]
+
+
+class Stream:
+    """The same without the disk: the language model runs as training goes on.
+
+    The blocks, in an order of the seed's own, fill one window of activations after another; each is shuffled and cut
+    into batches. A window is made again from its blocks when it is asked for, so any step can be asked for.
+    """
+
+    def __init__(self, model: LanguageModel, layer: int, blocks: Int[Tensor, "n context"], window: int = 250_000) -> None:
+        self.model, self.layer, self.blocks, self.d_in = model, layer, blocks, model.d_in
+        self.window = window
+        self._per_window = max(1, window // (blocks.shape[1] - 1))  # blocks
+        self._held: tuple[tuple[int, int, int], Tensor] | None = None
+        first = blocks[: self._per_window]
+        self.scale = scale_of(torch.cat([x for x in _residuals(model, layer, first)]))
+
+    def batch(self, seed: int, step: int, size: int) -> Float[Tensor, "size d_in"]:
+        per_window = max(1, self.window // size)
+        rows = self._window(seed, step // per_window)
+        start = (step % per_window) * size
+        return rows[torch.arange(start, start + size) % len(rows)].float() * self.scale
+
+    def _window(self, seed: int, number: int) -> Float[Tensor, "window d_in"]:
+        first = number * self._per_window
+        epoch = first // len(self.blocks)
+        key = (seed, number, epoch)
+        if self._held is None or self._held[0] != key:
+            order = torch.randperm(len(self.blocks), generator=torch.Generator().manual_seed(_mix(seed, epoch)))
+            chosen = self.blocks[order[torch.arange(first, first + self._per_window) % len(self.blocks)]]
+            rows = torch.cat([x.bfloat16() for x in _residuals(self.model, self.layer, chosen)])
+            shuffle = torch.randperm(len(rows), generator=torch.Generator().manual_seed(_mix(seed, number) + 1))
+            self._held = (key, rows[shuffle])
+        return self._held[1]
+
+
+def collect(
+    model: LanguageModel,
+    layer: int,
+    source: str,
+    tokens: int,
+    context: int,
+    split: text.Split = "train",
+    place: Path | None = None,
+) -> Pool | Stream:
+    """The pool of this model, layer and text: made now, or found where it was made before.
+
+    Args:
+        model: the language model.
+        layer: whose residual stream (`hook_resid_post`) is collected.
+        source: text, as `aligned.text.documents` takes it.
+        tokens: activations to collect; where the text has fewer, all that it has (training then goes over it again).
+        context: tokens in a block, BOS included; at most the model's own.
+        split: `train` or `held_out`.
+        place: the folder of pools; `pools/` in the store by default.
+
+    Returns:
+        A `Pool`, or a `Stream` where the pool would take more than 80 % of the free disk.
+
+    Raises:
+        ValueError: a layer or context that the model does not have; text shorter than one block.
+        FloatingPointError: an activation that is not finite.
+    """
+    model.hook(layer)
+    if context > model.context:
+        raise ValueError(f"context is {context}; {model.name} takes blocks of at most {model.context} tokens")
+    place = store() / "pools" if place is None else place
+    name = {"model": model.name, "weights": model.fingerprint, "layer": layer, "text": source, "split": split,
+            "tokens": tokens, "context": context}  # fmt: skip
+    if source == text.INSTALLED:
+        name["text_fingerprint"] = text.fingerprint(text.installed_python(split))
+    digest = hashlib.sha256(json.dumps(name, sort_keys=True).encode()).hexdigest()[:12]
+    folder = place / f"{Path(model.name).name}-layer{layer}-{digest}"
+    if (folder / "pool.json").exists():
+        return Pool(folder)
+    # special tokens are dropped, so ask for a few more blocks than the tokens would fill
+    blocks = text.token_blocks(
+        text.documents(source, split), model.tokenizer, context, blocks=int(tokens / (context - 1) * 1.05) + 2
+    )
+    keep = ~model.is_special(blocks)
+    n = min(tokens, int(keep.sum()))
+    place.mkdir(parents=True, exist_ok=True)
+    if n * model.d_in * 2 > _DISK_SHARE * shutil.disk_usage(place).free:
+        return Stream(model, layer, blocks)
+    return _write_pool(model, layer, blocks, n, folder, name)
+
+
+def _write_pool(
+    model: LanguageModel, layer: int, blocks: Int[Tensor, "m context"], n: int, folder: Path, name: dict[str, object]
+) -> Pool:
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    beside.mkdir(parents=True)
+    try:
+        data = torch.from_file(
+            str(beside / "activations.bf16"), shared=True, size=n * model.d_in, dtype=torch.bfloat16
+        ).view(n, model.d_in)
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+        at, square = 0, 0.0
+        with tqdm(total=n, unit="tok", unit_scale=True, desc=f"activations of {model.name}, layer {layer}") as bar:
+            for x in _residuals(model, layer, blocks):
+                x = x[: n - at]
+                data[order[at : at + len(x)]] = x.bfloat16()
+                square += x.double().square().sum().item()
+                at += len(x)
+                bar.update(len(x))
+                if at == n:
+                    break
+        facts = {**name, "shape": [n, model.d_in], "scale": (n / square) ** 0.5}
+        checkpoint.write_json(beside / "pool.json", facts)
+        if not folder.exists():
+            beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return Pool(folder)
+
+
+def _residuals(model: LanguageModel, layer: int, blocks: Int[Tensor, "m context"]):  # type: ignore[no-untyped-def]
+    """Residuals of the tokens that are not special, `[tokens, d_in]` on the CPU, a few blocks at a time."""
+    for number, tokens in enumerate(blocks.split(_BLOCKS)):
+        keep: Bool[Tensor, "b context"] = ~model.is_special(tokens)
+        x = model.residual(tokens, layer).cpu()[keep]
+        if not x.isfinite().all():
+            raise FloatingPointError(
+                f"{model.name} gives activations that are not finite at layer {layer}, "
+                f"in blocks {number * _BLOCKS} to {number * _BLOCKS + len(tokens) - 1}"
+            )
+        yield x
+
+
+def scale_of(x: Float[Tensor, "n d_in"]) -> float:
+    """The scalar that makes the mean of |x|^2 equal 1."""
+    return float(x.float().square().sum(1).mean() ** -0.5)
+
+
+def store() -> Path:
+    """Where runs and pools are kept: the folder that `ALIGNED_STORE` names, else `runs/`."""
+    return Path(os.environ.get("ALIGNED_STORE", "runs"))
+
+
+def _mix(seed: int, number: int) -> int:
+    """One seed of two numbers, so that neighbouring seeds share no order."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:7], "big")

@@ -1,0 +1,111 @@
+"""The idea: every feature's encoder and decoder directions have inner product 1 (arXiv 2605.18629).
+
+The *alignment score* of feature i is the inner product, not the cosine, of its encoder and decoder directions,
+
+    a_i = <e_i, d_i>.
+
+An SAE whose dictionary held one feature, which met one data point and paid no sparsity penalty, would reach a_i = 1
+exactly: encoding gives <e, x>, decoding <e, x> d, and for x = d this is x only if <e, d> = 1. Aligned training keeps
+the score at 1 by writing the encoder as a function of a free parameter v and of the decoder d. The paper's own formula
+is not at hand; each of these is *inferred* from the constraint, and all give <e, d> = 1 for every v and d, unit or not:
+
+    projected     e = v + (1 - <v, d>) d / |d|^2        the point of the hyperplane <e, d> = 1 nearest to v
+    detached      the same value; no gradient reaches d through e
+    householder   e = -H(d) [1; u] / |d|                H the reflection that takes the first axis to -d/|d|; u in R^(n-1)
+    rescaled      e = v / <v, d>                        a pole where <v, d> = 0
+    tied          e = d / |d|^2                         nothing free
+
+and for these it holds only in part or not at all, which is what they are here to show:
+
+    none          e = v                                 the standard SAE
+    soft          e = v, with a penalty on (a - 1)^2 in the loss
+    post_step     e = v, with v projected after each step of the optimizer
+
+Everything works on rows: v, d and e are `[d_sae, d_in]`, one feature a row (`u` is `[d_sae, d_in - 1]`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Rows = Float[Tensor, "d_sae d_in"]
+Constraint = Literal["none", "projected", "householder", "rescaled", "detached", "tied", "soft", "post_step"]
+
+
+class HasWeights(Protocol):
+    """Any SAE in the field's layout: `W_enc [d_in, d_sae]` and `W_dec [d_sae, d_in]`."""
+
+    @property
+    def W_enc(self) -> Tensor: ...
+    @property
+    def W_dec(self) -> Tensor: ...
+
+
+def alignment_score(sae: HasWeights) -> Float[Tensor, " d_sae"]:
+    """a_i = <e_i, d_i> of every feature, in float32 (arXiv 2605.18629). Scaling the activations leaves it unchanged."""
+    return dot(sae.W_enc.detach().float().T, sae.W_dec.detach().float()).squeeze(1)
+
+
+def alignment_penalty(e: Rows, d: Rows) -> Float[Tensor, ""]:
+    """mean_i (a_i - 1)^2: what `soft` adds to the loss, times a coefficient."""
+    return (dot(e, d) - 1).square().mean()
+
+
+def dot(a: Rows, b: Rows) -> Float[Tensor, "d_sae 1"]:
+    """Inner product row by row."""
+    return (a * b).sum(1, keepdim=True)
+
+
+def none(v: Rows, d: Rows) -> Rows:
+    return v
+
+
+def projected(v: Rows, d: Rows) -> Rows:
+    return v + (1 - dot(v, d)) * d / dot(d, d)
+
+
+def detached(v: Rows, d: Rows) -> Rows:
+    return projected(v, d.detach())
+
+
+def rescaled(v: Rows, d: Rows) -> Rows:
+    return v / dot(v, d)
+
+
+def tied(v: Rows, d: Rows) -> Rows:
+    return d / dot(d, d)
+
+
+def householder(u: Float[Tensor, "d_sae d_in-1"], d: Rows) -> Rows:
+    return -_reflect(torch.cat([torch.ones_like(u[:, :1]), u], dim=1), d) / d.norm(dim=1, keepdim=True)
+
+
+def householder_free(e: Rows, d: Rows) -> Float[Tensor, "d_sae d_in-1"]:
+    """The u whose `householder` is e, for an e with <e, d> = 1 (a reflection undoes itself)."""
+    return (-_reflect(e * d.norm(dim=1, keepdim=True), d))[:, 1:]
+
+
+def _reflect(x: Rows, d: Rows) -> Rows:
+    """H(d) x = x - 2 <w, x> w / <w, w>, with w = d/|d| + (1, 0, ..., 0). The sign in w is fixed: were it to follow d,
+    e would jump where d crosses the plane it flips on. H is undefined at d/|d| = -(1, 0, ..., 0) alone; there it is 1."""
+    w = d / d.norm(dim=1, keepdim=True)
+    w = torch.cat([w[:, :1] + 1, w[:, 1:]], dim=1)
+    return x - 2 * dot(w, x) * w / dot(w, w).clamp_min(torch.finfo(w.dtype).tiny)
+
+
+CONSTRAINTS: dict[Constraint, Callable[[Tensor, Tensor], Tensor]] = {
+    "none": none,
+    "projected": projected,
+    "householder": householder,
+    "rescaled": rescaled,
+    "detached": detached,
+    "tied": tied,
+    "soft": none,
+    "post_step": none,
+}
+HARD: tuple[Constraint, ...] = ("projected", "householder", "rescaled", "detached", "tied")  # a_i = 1, always

@@ -1,0 +1,100 @@
+"""How much of the language model's work survives when the SAE's reconstruction takes the activations' place."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from aligned.model import LanguageModel
+from aligned.sae import SAE
+
+
+@torch.no_grad()
+def recovery(
+    sae: SAE, model: LanguageModel, tokens: Int[Tensor, "n context"], layer: int | None = None, batch: int = 32
+) -> dict[str, float]:
+    """CE recovered, L0, fraction of variance unexplained and alive features on held-out text.
+
+    Special tokens (BOS, separators) are neither reconstructed nor counted. With CE in nats per token,
+
+        CE recovered = (CE_zero - CE_sae) / (CE_zero - CE_clean),
+
+    where CE_zero has the residual stream zeroed at all positions;
+
+        FVU        = sum |x - x_hat|^2 / sum |x - mean x|^2,       both sums over all tokens,
+        FVU legacy = mean of |x - x_hat|^2 / |x - mean x|^2 over tokens, the mean being the batch's,
+
+    the second as SAEBench publishes it (as 1 - FVU). L0 is the mean number of non-zero features of a token; alive is
+    the share of features that are non-zero on at least one of the tokens, whose number is in `eval_tokens`.
+
+    Args:
+        sae: for raw activations.
+        model: the language model.
+        tokens: blocks of held-out text, BOS first.
+        layer: whose residual stream is replaced; by default the one that the SAE was trained on.
+        batch: blocks at once.
+
+    Raises:
+        ValueError: no layer known, or an SAE of another width than the model's.
+    """
+    layer = sae.layer if layer is None else layer
+    if layer is None:
+        raise ValueError("this SAE does not say which layer it was trained on: give layer=...")
+    if sae.d_in != model.d_in:
+        raise ValueError(f"this SAE reads activations of width {sae.d_in}, and {model.name} has width {model.d_in}")
+    sae = sae.to(model.device)
+    clean, zero = model.clean_and_zero_loss(tokens, layer, batch)
+    measured = _Sums(sae)
+    spliced = torch.cat([model.token_loss(x, layer, measured.of(model, x)).cpu() for x in tokens.split(batch)])
+    counted = ~model.is_special(tokens)[:, :-1].cpu()
+    ce_clean, ce_zero, ce_sae = (loss[counted].double().mean().item() for loss in (clean, zero, spliced))
+    return {
+        "ce_recovered": (ce_zero - ce_sae) / (ce_zero - ce_clean),
+        "ce_clean": ce_clean,
+        "ce_sae": ce_sae,
+        "ce_zero": ce_zero,
+        **measured.result(),
+    }
+
+
+class _Sums:
+    """Running sums over the tokens that pass through a splice."""
+
+    def __init__(self, sae: SAE) -> None:
+        self.sae = sae
+        self.n, self.active, self.error, self.square, self.ratio = 0, 0.0, 0.0, 0.0, 0.0
+        self.sum = torch.zeros(sae.d_in, dtype=torch.float64)
+        self.fired = torch.zeros(sae.d_sae, dtype=torch.bool, device=sae.b_dec.device)
+
+    def of(self, model: LanguageModel, tokens: Int[Tensor, "b context"]):  # type: ignore[no-untyped-def]
+        """The splice for these tokens: reconstructs all but the special ones, and measures as it goes."""
+        keep = ~model.is_special(tokens.to(model.device))
+
+        def splice(resid: Float[Tensor, "b context d_in"]) -> Float[Tensor, "b context d_in"]:
+            x = resid[keep].float()
+            f = self.sae.encode(x)
+            x_hat = self.sae.decode(f)
+            error = (x - x_hat).square().sum(1)
+            self.n += len(x)
+            self.active += (f != 0).sum().item()
+            self.fired |= (f != 0).any(0)
+            self.error += error.double().sum().item()
+            self.square += x.double().square().sum().item()
+            self.sum += x.double().sum(0).cpu()
+            self.ratio += (error / (x - x.mean(0)).square().sum(1)).double().sum().item()
+            out = resid.clone()
+            out[keep] = x_hat.to(resid.dtype)
+            return out
+
+        return splice
+
+    def result(self) -> dict[str, float]:
+        variance = self.square - (self.sum.square().sum() / self.n).item()
+        return {
+            "l0": self.active / self.n,
+            "fvu": self.error / variance,
+            "fvu_legacy": self.ratio / self.n,
+            "alive": self.fired.float().mean().item(),
+            "eval_tokens": self.n,
+        }

@@ -1,0 +1,164 @@
+"""The language model: loaded from anywhere by one path, its residual stream at a layer, its loss with a splice in it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from aligned import text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+EMBEDDED = "embedded"
+EMBEDDED_FOLDER = Path(__file__).parent / "data" / "embedded"
+Splice = Callable[[Float[Tensor, "batch context d_in"]], Float[Tensor, "batch context d_in"]]
+
+
+class LanguageModel:
+    """A causal language model, through TransformerLens's bridge.
+
+    Args:
+        name: `embedded`, a local Hugging Face folder, or a hub id such as `EleutherAI/pythia-160m`.
+        revision: branch, tag or commit of a hub id.
+        device: `cuda` where there is one, else `cpu`.
+
+    Raises:
+        FileNotFoundError: a folder that is not there or holds no model.
+        PermissionError: a gated model, and no login.
+        ConnectionError: a hub id that cannot be reached or does not exist.
+    """
+
+    def __init__(self, name: str = EMBEDDED, revision: str | None = None, device: str | None = None) -> None:
+        where = _locate(name)
+        _check_reachable(name, where, revision)
+        from transformer_lens.model_bridge import TransformerBridge  # 6 s to import
+
+        self.name = name
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.bridge = TransformerBridge.boot_transformers(where, device=self.device, revision=revision)
+        self.bridge.eval().requires_grad_(False)
+        self.tokenizer: PreTrainedTokenizerBase = self.bridge.tokenizer
+        self._baselines: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
+
+    @property
+    def n_layers(self) -> int:
+        return int(self.bridge.cfg.n_layers)
+
+    @property
+    def d_in(self) -> int:
+        """Width of the residual stream (d_model)."""
+        return int(self.bridge.cfg.d_model)
+
+    @property
+    def context(self) -> int:
+        """The longest block of tokens that the model takes."""
+        return int(self.bridge.cfg.n_ctx)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights, 16 digits."""
+        total = hashlib.sha256()
+        for key, value in sorted(self.bridge.original_model.state_dict().items()):
+            total.update(key.rsplit(".", 1)[-1].encode())
+            total.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return total.hexdigest()[:16]
+
+    def hook(self, layer: int) -> str:
+        """Name of the residual stream after a layer.
+
+        Raises:
+            ValueError: a layer that the model does not have.
+        """
+        if not 0 <= layer < self.n_layers:
+            raise ValueError(f"layer is {layer}; {self.name} has {self.n_layers} layers, 0 to {self.n_layers - 1}")
+        return f"blocks.{layer}.hook_resid_post"
+
+    def is_special(self, tokens: Int[Tensor, "batch context"]) -> Bool[Tensor, "batch context"]:
+        """True at BOS, at the separators between documents, and at every other special token."""
+        ids = {*self.tokenizer.all_special_ids, *text.special_tokens(self.tokenizer)}
+        return torch.isin(tokens, torch.tensor(sorted(ids), device=tokens.device))
+
+    @torch.no_grad()
+    def residual(self, tokens: Int[Tensor, "batch context"], layer: int) -> Float[Tensor, "batch context d_in"]:
+        """The residual stream after `layer` (`hook_resid_post`), in float32."""
+        name = self.hook(layer)
+        tokens = tokens.to(self.device)
+        _, cache = self.bridge.run_with_cache(tokens, names_filter=[name], stop_at_layer=layer + 1, prepend_bos=False)
+        return cache[name].float()
+
+    @torch.no_grad()
+    def token_loss(
+        self, tokens: Int[Tensor, "batch context"], layer: int = 0, splice: Splice | None = None
+    ) -> Float[Tensor, "batch context-1"]:
+        """Cross-entropy, in nats, of each next token; with `splice(residual)` in the place of the residual stream
+        after `layer` where a splice is given."""
+        hooks = [] if splice is None else [(self.hook(layer), lambda value, hook: splice(value).to(value.dtype))]
+        tokens = tokens.to(self.device)
+        logits = self.bridge.run_with_hooks(tokens, return_type="logits", fwd_hooks=hooks, prepend_bos=False)
+        loss = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+        return loss.view(len(tokens), -1)
+
+    def clean_and_zero_loss(
+        self, tokens: Int[Tensor, "n context"], layer: int, batch: int = 32
+    ) -> tuple[Float[Tensor, "n context-1"], Float[Tensor, "n context-1"]]:
+        """`token_loss` as the model is, and with the residual stream zeroed at all positions. Kept, because every SAE
+        at this layer is measured against the same two."""
+        key = (layer, hashlib.sha256(tokens.cpu().numpy().tobytes()).hexdigest())
+        if key not in self._baselines:
+            clean = torch.cat([self.token_loss(x).cpu() for x in tokens.split(batch)])
+            zero = torch.cat([self.token_loss(x, layer, torch.zeros_like).cpu() for x in tokens.split(batch)])
+            self._baselines[key] = (clean, zero)
+        return self._baselines[key]
+
+
+def _locate(name: str) -> str:
+    """The folder or hub id that a model's name stands for."""
+    if name == EMBEDDED:
+        return str(EMBEDDED_FOLDER)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise FileNotFoundError(f"the folder {folder} holds no config.json; a Hugging Face model folder has one")
+        return str(folder)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return name
+    raise FileNotFoundError(
+        f"no model at {name!r}: give {EMBEDDED!r}, a local Hugging Face folder, or a hub id such as 'EleutherAI/pythia-160m'"
+    )
+
+
+def _check_reachable(name: str, where: str, revision: str | None) -> None:
+    """Ask for the small config first, so that what is wrong is said in one line before gigabytes are asked for."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(where, revision=revision or "main")
+    except (OSError, ValueError) as error:
+        causes: list[Any] = [error]
+        while causes[-1].__cause__ or causes[-1].__context__:
+            causes.append(causes[-1].__cause__ or causes[-1].__context__)
+        if any(isinstance(cause, GatedRepoError) for cause in causes):
+            raise PermissionError(
+                f"the model {name!r} needs a login: ask for access on its page, then run `hf auth login`"
+            ) from error
+        if any(isinstance(cause, RevisionNotFoundError) for cause in causes):
+            raise ConnectionError(f"the model {name!r} has no revision {revision!r}") from error
+        if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+            raise ConnectionError(
+                f"the hub has no model {name!r}, or it is private and needs a login (`hf auth login`)"
+            ) from error
+        if Path(where).is_dir():
+            raise FileNotFoundError(f"the folder {where} holds no model that transformers can read: {error}") from error
+        raise ConnectionError(
+            f"the model {name!r} could not be fetched and is not in the local cache. Without a network give a local "
+            f"Hugging Face folder, or {EMBEDDED!r}"
+        ) from error

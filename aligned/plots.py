@@ -1,0 +1,106 @@
+"""The figures' one style, and the pictures that several pages share."""
+
+from __future__ import annotations
+
+from textwrap import fill
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aligned.claims import at_equal_l0, interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+# One colour an arm, the same on every page; Okabe and Ito's palette, which colour-blind readers can tell apart.
+COLOURS = {
+    "none": "#D55E00",
+    "projected": "#0072B2",
+    "householder": "#56B4E9",
+    "rescaled": "#009E73",
+    "detached": "#CC79A7",
+    "tied": "#E69F00",
+    "soft": "#000000",
+    "post_step": "#8C6D31",
+}
+LABELS = {"none": "standard", "projected": "aligned"}
+
+
+def label(constraint: str) -> str:
+    """What an arm is called in a figure."""
+    return LABELS.get(constraint, f"aligned ({constraint})" if constraint in COLOURS else constraint)
+
+
+def style() -> None:
+    """Call once in a notebook: seaborn's quiet theme, vector output on white, so that it reads in light and dark."""
+    import seaborn as sns
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+    sns.set_theme(
+        context="notebook",
+        style="ticks",
+        rc={
+            "figure.figsize": (7.2, 4.2),
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": 11,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "svg.hashsalt": "aligned",  # equal figures are equal files
+            "svg.fonttype": "none",
+        },
+    )
+    set_matplotlib_formats("svg", metadata={"Date": None})
+
+
+def over_l0(ax: Axes, records: pd.DataFrame, metric: str, name: str, lower_is_better: bool = False) -> None:
+    """A metric over L0: a point a run, a line through each arm's mean over seeds at equal sparsity, labelled directly."""
+    for constraint, rows in records.groupby("constraint", sort=False):
+        colour = COLOURS[str(constraint)]
+        ax.scatter(rows.l0, rows[metric], s=14, color=colour, alpha=0.55, linewidths=0)
+        mean = rows.groupby("sparsity")[["l0", metric]].mean().sort_values("l0")
+        ax.plot(mean.l0, mean[metric], color=colour)
+        right = constraint == records.constraint.iloc[0]
+        ax.annotate(
+            label(str(constraint)),
+            (mean.l0.iloc[-1], mean[metric].iloc[-1]),
+            xytext=(4, -9 if right != lower_is_better else 7),
+            textcoords="offset points",
+            color=colour,
+            weight="bold",
+        )
+    _log_l0(ax, records.l0)
+    ax.set_ylabel(name)
+
+
+def difference_over_l0(ax: Axes, records: pd.DataFrame, metric: str, name: str, constraint: str) -> None:
+    """Aligned minus standard at equal L0: mean over seeds with its 95 % band, and each seed's line."""
+    ax.set_ylabel(name)
+    try:
+        table = at_equal_l0(records, metric, ("none", constraint))
+    except ValueError as error:
+        ax.text(0.5, 0.5, fill(str(error), 32), ha="center", va="center", transform=ax.transAxes)
+        return
+    for _, rows in table.groupby("seed"):
+        ax.plot(rows.l0, rows.difference, color=COLOURS[constraint], alpha=0.35, linewidth=0.9)
+    if table.seed.nunique() > 1:
+        at = [(l0, interval(rows.difference.to_numpy())) for l0, rows in table.groupby("l0")]
+        l0 = np.array([x for x, _ in at])
+        ax.plot(l0, [i.mean for _, i in at], color=COLOURS[constraint])
+        ax.fill_between(l0, [i.low for _, i in at], [i.high for _, i in at], color=COLOURS[constraint], alpha=0.18, lw=0)
+    ax.axhline(0, color=COLOURS["none"], linewidth=1)
+    _log_l0(ax, table.l0)
+
+
+def _log_l0(ax: Axes, values: pd.Series) -> None:
+    from matplotlib.ticker import FixedLocator, NullFormatter, ScalarFormatter
+
+    ax.set_xscale("log")
+    ticks = [m * 10**e for e in range(-1, 5) for m in (1, 2, 5)]
+    ax.xaxis.set_major_locator(FixedLocator([t for t in ticks if values.min() * 0.8 <= t <= values.max() * 1.25]))
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel("L0 (active features per token, held-out text)")

@@ -1,0 +1,155 @@
+"""A strict front for papermill: run a figure's notebook with other parameters.
+
+    python -m aligned.rerun recovered_ce                                  # its parameters, with their defaults
+    python -m aligned.rerun recovered_ce -p constraint rescaled -o mine.ipynb
+    python -m aligned.rerun recovered_ce --preset smoke -o mine.ipynb
+
+Papermill itself only warns of a parameter that the notebook does not have, and checks no types; here both are errors,
+found before anything runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+Parameters = dict[str, Any]
+
+
+def parameters(notebook: Path) -> Parameters:
+    """The names in a notebook's `parameters` cell, with the values that stand there.
+
+    Raises:
+        FileNotFoundError: no such notebook; the message names those that there are.
+        ValueError: a parameter whose value is not a literal.
+    """
+    import papermill
+
+    if not notebook.exists():
+        there = ", ".join(sorted(p.stem for p in notebook.parent.glob("*.ipynb"))) or "none"
+        raise FileNotFoundError(f"no notebook {notebook}; in {notebook.parent} there are: {there}")
+    found = papermill.inspect_notebook(str(notebook))
+    try:
+        return {name: ast.literal_eval(entry["default"]) for name, entry in found.items()}
+    except (ValueError, SyntaxError) as error:
+        raise ValueError(f"{notebook}: a value in the parameters cell is not a literal") from error
+
+
+def preset(name: str, notebook: Path) -> Parameters:
+    """A notebook's part of `presets/<name>.yml`.
+
+    Raises:
+        FileNotFoundError: no such preset; the message names those that there are.
+    """
+    import yaml
+
+    folder = notebook.parent / "presets"
+    place = folder / f"{name}.yml"
+    if not place.exists():
+        raise FileNotFoundError(f"no preset {name!r}; there are {', '.join(sorted(p.stem for p in folder.glob('*.yml')))}")
+    return (yaml.safe_load(place.read_text()) or {}).get(notebook.stem) or {}
+
+
+def checked(notebook: Path, given: Mapping[str, Any]) -> Parameters:
+    """The parameters as the notebook will get them.
+
+    Raises:
+        ValueError: a parameter that the notebook does not have; the message names those that it has.
+        TypeError: a value of another type than the one that stands in the notebook.
+    """
+    known = parameters(notebook)
+    if unknown := [name for name in given if name not in known]:
+        raise ValueError(
+            f"{notebook.stem} has no parameter {', '.join(map(repr, unknown))}; it has "
+            + ", ".join(f"{name} ({_kind(value)}, {value!r})" for name, value in known.items())
+        )
+    return {name: _as(name, value, known[name]) for name, value in given.items()}
+
+
+def rerun(notebook: Path, out: Path, given: Mapping[str, Any]) -> Path:
+    """Execute a notebook with parameters into `out`, which is written only when every cell has run.
+
+    What a failed run has got to is kept as `<out>.failed.ipynb`.
+
+    Raises:
+        ValueError, TypeError: see `checked`.
+        RuntimeError: a cell failed; the message is that cell's.
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    given = checked(notebook, given)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_suffix(".failed.ipynb")
+    try:
+        papermill.execute_notebook(str(notebook), str(beside), given, kernel_name="python3", progress_bar=False)
+    except PapermillExecutionError as error:
+        raise RuntimeError(f"{notebook.stem}: {error.ename}: {error.evalue} (what ran is kept in {beside})") from error
+    beside.replace(out)
+    return out
+
+
+def _kind(value: Any) -> str:
+    return f"list of {_kind(value[0])}" if isinstance(value, list) and value else type(value).__name__
+
+
+def _as(name: str, value: Any, like: Any) -> Any:
+    """`value` if it is of the type of `like`; an int will do for a float."""
+    if isinstance(like, list) and isinstance(value, list):
+        return [_as(f"{name}[{i}]", v, like[0]) for i, v in enumerate(value)] if like else value
+    if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not type(like):
+        raise TypeError(f"{name} is {value!r} ({_kind(value)}); it must be a {_kind(like)}, such as {like!r}")
+    return value
+
+
+def _from_command_line(text: str) -> Any:
+    """3, 1e-4, [1, 2], true and words, as YAML has them (and 1e-4, which YAML does not)."""
+    import yaml
+
+    try:
+        return float(text) if "e" in text.lower() and text[:1] in "-+.0123456789" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError):
+        return text
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m aligned.rerun", description="Run a figure's notebook with other parameters.")
+    parser.add_argument("notebook", nargs="?", help="a name such as recovered_ce, or a path")
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    parser.add_argument("--preset", help="smoke, quick, laptop, pythia-160m or gemma-2-2b")
+    parser.add_argument("-o", "--out", type=Path, help="the notebook to write; with --all a folder")
+    parser.add_argument("--all", action="store_true", help="every notebook, into the folder --out")
+    options = parser.parse_args(arguments)
+    if not options.all and not options.notebook:
+        parser.error("name a notebook, or give --all")
+    try:
+        if options.all:
+            chosen = sorted(NOTEBOOKS.glob("*.ipynb"))
+        else:
+            named = Path(options.notebook)
+            chosen = [named if named.suffix == ".ipynb" else NOTEBOOKS / f"{options.notebook}.ipynb"]
+        given = {name: _from_command_line(value) for name, value in options.parameter}
+        work = [(nb, {**(preset(options.preset, nb) if options.preset else {}), **given}) for nb in chosen]
+        for notebook, values in work:
+            checked(notebook, values)
+        if options.out is None:
+            for name, value in parameters(chosen[0]).items():
+                print(f"  {name} = {value!r}")
+            return
+        for notebook, values in work:
+            out = options.out / notebook.name if options.all else options.out
+            print(f"{notebook.stem}: {values or 'as it stands'}", flush=True)
+            print(f"  written to {rerun(notebook, out, values)}", flush=True)
+    except (FileNotFoundError, ValueError, TypeError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""What decides a trained SAE: one small record, which checks itself and has a stable name."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, get_type_hints
+
+from aligned import text
+from aligned.alignment import Constraint
+from aligned.sae import Activation, Init, check_architecture
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One SAE: on what it is trained, what it is, and how.
+
+    Args:
+        model: `embedded`, a local Hugging Face folder, or a hub id.
+        layer: the residual stream after this layer.
+        d_sae: number of features.
+        activation: relu, topk or batchtopk.
+        sparsity: k, or for relu the L1 coefficient.
+        constraint: of the encoder; `none` is the standard SAE.
+        init: `unit` or `small` (norm 0.1).
+        seed: of the initialisation and of the data's order.
+        tokens: to train on; rounded down to whole batches.
+        batch: activations a step.
+        lr: Adam's learning rate at its height.
+        soft: coefficient of mean (a - 1)^2, used by the constraint `soft` alone.
+        text: source of the training text, as `aligned.text.documents` takes it.
+        context: tokens in a block, BOS included.
+
+    Raises:
+        TypeError, ValueError: a field of the wrong type or value; the message names it and what is allowed.
+    """
+
+    model: str = "embedded"
+    layer: int = 3
+    d_sae: int = 2048
+    activation: Activation = "topk"
+    sparsity: float = 32
+    constraint: Constraint = "projected"
+    init: Init = "unit"
+    seed: int = 0
+    tokens: int = 10_000_000
+    batch: int = 2048
+    lr: float = 3e-4
+    soft: float = 1.0
+    text: str = text.INSTALLED
+    context: int = 256
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(RunSpec)
+        for field in fields(self):
+            value, kind = getattr(self, field.name), hints[field.name]
+            kind = kind if isinstance(kind, type) else str
+            if kind is float and isinstance(value, int) and not isinstance(value, bool):
+                object.__setattr__(self, field.name, float(value))  # 32 and 32.0 are one spec
+            elif not isinstance(value, kind) or isinstance(value, bool):
+                raise TypeError(f"{field.name} is {value!r}; it is of type {kind.__name__}")
+        check_architecture(1, self.d_sae, self.activation, self.sparsity, self.constraint, self.init)
+        for name, least in (("layer", 0), ("seed", 0), ("batch", 1), ("soft", 0), ("context", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is {least} or more")
+        if not 0 < self.lr < 1:
+            raise ValueError(f"lr is {self.lr}; it lies between 0 and 1")
+        if self.tokens < self.batch:
+            raise ValueError(f"tokens is {self.tokens}; it is at least one batch, {self.batch}")
+
+    @property
+    def steps(self) -> int:
+        return self.tokens // self.batch
+
+    def to_json(self) -> str:
+        """The canonical form: keys in order, one line."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @property
+    def hash(self) -> str:
+        """12 digits of the SHA-256 of the canonical form."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+    @property
+    def name(self) -> str:
+        """A readable name with the hash, for a folder."""
+        model = self.model.rstrip("/").rsplit("/", 1)[-1]
+        return (
+            f"{model}-l{self.layer}-{self.d_sae}-{self.activation}{self.sparsity:g}-{self.constraint}-s{self.seed}-{self.hash}"
+        )
+
+
+def grid(spec: RunSpec, **choices: Iterable[Any]) -> list[RunSpec]:
+    """Every combination of the choices, the last name varying fastest: `grid(spec, seed=[0, 1], sparsity=[8, 16])`."""
+    allowed = {field.name for field in fields(RunSpec)}
+    if unknown := set(choices) - allowed:
+        raise ValueError(f"no field {', '.join(sorted(unknown))} in RunSpec; there are {', '.join(sorted(allowed))}")
+    return [replace(spec, **dict(zip(choices, values))) for values in itertools.product(*choices.values())]

@@ -1,0 +1,87 @@
+"""The autoencoder: its codes, its errors, and the same SAE for raw activations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from aligned.alignment import alignment_score
+from aligned.sae import SAE, keep_batch_topk, keep_topk
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+
+
+def test_relu_is_the_equation(x: torch.Tensor) -> None:
+    sae = SAE(d_in=16, d_sae=40, activation="relu", sparsity=0.1)
+    with torch.no_grad():
+        sae.b_enc.fill_(0.1), sae.b_dec.fill_(0.2)
+    expected = torch.clamp((x - 0.2) @ sae.W_enc + 0.1, min=0)
+    assert torch.allclose(sae.encode(x), expected, atol=1e-6)
+    assert torch.allclose(sae(x), expected @ sae.W_dec + 0.2, atol=1e-6)
+
+
+def test_topk_keeps_the_k_largest_of_each_token(x: torch.Tensor) -> None:
+    f = x.relu()
+    kept = keep_topk(f, 3)
+    for before, after in zip(f, kept):
+        largest = before.sort(descending=True).values[:3]
+        assert torch.equal(after.sort(descending=True).values[:3], largest)
+        assert (after > 0).sum() <= 3
+
+
+def test_batchtopk_keeps_the_largest_of_the_batch(x: torch.Tensor) -> None:
+    f = x.relu()
+    kept = keep_batch_topk(f, 2)
+    assert (kept > 0).sum() == 2 * len(x)
+    assert kept[kept > 0].min() >= f[kept == 0].max()
+
+
+def test_batchtopk_uses_its_threshold_once_it_has_one(x: torch.Tensor) -> None:
+    sae = SAE(d_in=16, d_sae=40, activation="batchtopk", sparsity=4)
+    assert (sae.encode(x) > 0).sum(1).max() <= 4
+    sae.threshold.fill_(0.8)
+    f = sae.pre_activations(x)
+    assert torch.equal(sae.encode(x), torch.where(f > 0.8, f, 0.0))
+
+
+@pytest.mark.parametrize("constraint", ["none", "projected", "householder", "tied"])
+@pytest.mark.parametrize("activation", ["relu", "topk", "batchtopk"])
+def test_for_raw_activations_is_the_same_sae(x: torch.Tensor, activation: str, constraint: str) -> None:
+    sae = SAE(16, 40, activation, 4, constraint, seed=1)  # type: ignore[arg-type]
+    with torch.no_grad():
+        sae.b_enc.add_(0.05), sae.b_dec.add_(0.1), sae.threshold.fill_(0.3)
+    raw = sae.for_raw_activations(0.01)
+    assert torch.allclose(raw.encode(100 * x), sae.encode(x), atol=1e-5)
+    assert torch.allclose(raw(100 * x), 100 * sae(x), rtol=1e-4, atol=1e-4)
+    assert torch.allclose(alignment_score(raw), alignment_score(sae), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("d_sae", 0, "d_sae is 0"),
+        ("d_in", -1, "d_in is -1"),
+        ("sparsity", 0, "from 1 to d_sae = 40"),
+        ("sparsity", 41, "from 1 to d_sae = 40"),
+        ("sparsity", 2.5, "whole number"),
+        ("activation", "gelu", "relu, topk, batchtopk"),
+        ("constraint", "aligned", "none, projected, householder"),
+        ("init", "big", "unit, small"),
+    ],
+)
+def test_what_is_not_allowed_is_named(field: str, value: object, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        SAE(**{"d_in": 16, "d_sae": 40, "sparsity": 4, field: value})
+
+
+def test_a_negative_penalty_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"sparsity is -0\.1"):
+        SAE(16, 40, "relu", -0.1)
+
+
+def test_seeds_differ_and_repeat() -> None:
+    assert torch.equal(SAE(16, 40, sparsity=4, seed=3).W_dec, SAE(16, 40, sparsity=4, seed=3).W_dec)
+    assert not torch.equal(SAE(16, 40, sparsity=4, seed=3).W_dec, SAE(16, 40, sparsity=4, seed=4).W_dec)
