@@ -70,7 +70,9 @@ class Stream:
     into batches. A window is made again from its blocks when it is asked for, so any step can be asked for.
     """
 
-    def __init__(self, model: LanguageModel, layer: int, blocks: Int[Tensor, "n context"], window: int = 250_000) -> None:
+    def __init__(
+        self, model: LanguageModel, layer: int, blocks: Int[Tensor, "n context"], window: int = 250_000
+    ) -> None:
         self.model, self.layer, self.blocks, self.d_in = model, layer, blocks, model.d_in
         self.window = window
         self._per_window = max(1, window // (blocks.shape[1] - 1))  # blocks

@@ -11,7 +11,7 @@ is not at hand; each of these is *inferred* from the constraint, and all give <e
 
     projected     e = v + (1 - <v, d>) d / |d|^2        the point of the hyperplane <e, d> = 1 nearest to v
     detached      the same value; no gradient reaches d through e
-    householder   e = -H(d) [1; u] / |d|                H the reflection that takes the first axis to -d/|d|; u in R^(n-1)
+    householder   e = -H(d) [1; u] / |d|                H reflects the first axis to -d/|d|; u in R^(n-1)
     rescaled      e = v / <v, d>                        a pole where <v, d> = 0
     tied          e = d / |d|^2                         nothing free
 
@@ -92,7 +92,7 @@ def householder_free(e: Rows, d: Rows) -> Float[Tensor, "d_sae d_in-1"]:
 
 def _reflect(x: Rows, d: Rows) -> Rows:
     """H(d) x = x - 2 <w, x> w / <w, w>, with w = d/|d| + (1, 0, ..., 0). The sign in w is fixed: were it to follow d,
-    e would jump where d crosses the plane it flips on. H is undefined at d/|d| = -(1, 0, ..., 0) alone; there it is 1."""
+    e would jump where d crosses the plane it flips on. At d/|d| = -(1, 0, ..., 0), where w is 0, H is 1."""
     w = d / d.norm(dim=1, keepdim=True)
     w = torch.cat([w[:, :1] + 1, w[:, 1:]], dim=1)
     return x - 2 * dot(w, x) * w / dot(w, w).clamp_min(torch.finfo(w.dtype).tiny)

@@ -1,4 +1,4 @@
-"""Safe files: everything is written beside its place and then moved into it, and no file that could run code is read."""
+"""Safe files: written beside their place and then moved into it; nothing that could run code is read."""
 
 from __future__ import annotations
 

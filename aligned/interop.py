@@ -45,7 +45,9 @@ def save_saelens(sae: SAE, folder: Path, metadata: dict[str, Any]) -> None:
         config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
     if sae.activation == "batchtopk":
         tensors["threshold"] = sae.threshold.clamp_min(0).expand(sae.d_sae)
-    save_file({k: v.detach().cpu().float().contiguous() for k, v in tensors.items()}, folder / "sae_weights.safetensors")
+    save_file(
+        {k: v.detach().cpu().float().contiguous() for k, v in tensors.items()}, folder / "sae_weights.safetensors"
+    )
     write_json(folder / "cfg.json", config)
 
 

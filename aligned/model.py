@@ -1,4 +1,4 @@
-"""The language model: loaded from anywhere by one path, its residual stream at a layer, its loss with a splice in it."""
+"""The language model: loaded from anywhere by one path, its residual stream, its loss with a splice in it."""
 
 from __future__ import annotations
 
@@ -131,7 +131,8 @@ def _locate(name: str) -> str:
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return name
     raise FileNotFoundError(
-        f"no model at {name!r}: give {EMBEDDED!r}, a local Hugging Face folder, or a hub id such as 'EleutherAI/pythia-160m'"
+        f"no model at {name!r}: give {EMBEDDED!r}, a local Hugging Face folder, "
+        "or a hub id such as 'EleutherAI/pythia-160m'"
     )
 
 

@@ -57,7 +57,7 @@ def style() -> None:
 
 
 def over_l0(ax: Axes, records: pd.DataFrame, metric: str, name: str, lower_is_better: bool = False) -> None:
-    """A metric over L0: a point a run, a line through each arm's mean over seeds at equal sparsity, labelled directly."""
+    """A metric over L0: a point a run, a line through each arm's mean over seeds, labelled directly."""
     for constraint, rows in records.groupby("constraint", sort=False):
         colour = COLOURS[str(constraint)]
         ax.scatter(rows.l0, rows[metric], s=14, color=colour, alpha=0.55, linewidths=0)
@@ -90,7 +90,9 @@ def difference_over_l0(ax: Axes, records: pd.DataFrame, metric: str, name: str, 
         at = [(l0, interval(rows.difference.to_numpy())) for l0, rows in table.groupby("l0")]
         l0 = np.array([x for x, _ in at])
         ax.plot(l0, [i.mean for _, i in at], color=COLOURS[constraint])
-        ax.fill_between(l0, [i.low for _, i in at], [i.high for _, i in at], color=COLOURS[constraint], alpha=0.18, lw=0)
+        ax.fill_between(
+            l0, [i.low for _, i in at], [i.high for _, i in at], color=COLOURS[constraint], alpha=0.18, lw=0
+        )
     ax.axhline(0, color=COLOURS["none"], linewidth=1)
     _log_l0(ax, table.l0)
 

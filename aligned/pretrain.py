@@ -238,7 +238,9 @@ def nats_per_token(model: GPTNeoXForCausalLM, blocks: Int[Tensor, "n context"]) 
     return total / blocks[:, 1:].numel()
 
 
-def bigram_nats_per_token(train: Int[Tensor, "n context"], held_out: Int[Tensor, "m context"], vocabulary: int) -> float:
+def bigram_nats_per_token(
+    train: Int[Tensor, "n context"], held_out: Int[Tensor, "m context"], vocabulary: int
+) -> float:
     """A bigram model with its counts smoothed towards the unigram's: p(b|a) = (c(ab) + 16 p(b)) / (c(a) + 16)."""
     pair = (train[:, :-1].long() * vocabulary + train[:, 1:]).flatten()
     joint = torch.bincount(pair, minlength=vocabulary**2).view(vocabulary, vocabulary).double()
@@ -248,7 +250,9 @@ def bigram_nats_per_token(train: Int[Tensor, "n context"], held_out: Int[Tensor,
 
 
 @torch.no_grad()
-def completions(model: GPTNeoXForCausalLM, tokenizer: PreTrainedTokenizerFast, new_tokens: int = 96) -> Iterator[tuple[str, str]]:
+def completions(
+    model: GPTNeoXForCausalLM, tokenizer: PreTrainedTokenizerFast, new_tokens: int = 96
+) -> Iterator[tuple[str, str]]:
     """Prompt and continuation, three times, sampled at temperature 0.7 from seeds 0, 1, 2: the first ones, unedited."""
     prompts = (
         "import numpy as np\n\n\ndef softmax(x, axis=-1):\n    ",
@@ -336,7 +340,9 @@ def write_card(folder: Path, facts: dict[str, Any]) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m aligned.pretrain", description="Train the embedded language model.")
     parser.add_argument("--out", type=Path, default=EMBEDDED, help="the Hugging Face folder to write (%(default)s)")
-    parser.add_argument("--work", type=Path, default=Path("runs/pretrain"), help="where checkpoints stand (%(default)s)")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/pretrain"), help="where checkpoints stand (%(default)s)"
+    )
     for name, value in asdict(Pretraining()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help="(%(default)s)")
     options = vars(parser.parse_args(arguments))
@@ -368,7 +374,10 @@ def main(arguments: list[str] | None = None) -> None:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU cores",
         "train_packages": list(text.TRAIN_PACKAGES),
         "train_fingerprint": text.fingerprint(docs),
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in ("torch", "transformers", "tokenizers")}},
+        "versions": {
+            "python": platform.python_version(),
+            **{p: version(p) for p in ("torch", "transformers", "tokenizers")},
+        },
     }
     facts |= evaluate(out, blocks)
     checkpoint.write_json(out / "provenance.json", facts)

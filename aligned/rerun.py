@@ -51,7 +51,9 @@ def preset(name: str, notebook: Path) -> Parameters:
     folder = notebook.parent / "presets"
     place = folder / f"{name}.yml"
     if not place.exists():
-        raise FileNotFoundError(f"no preset {name!r}; there are {', '.join(sorted(p.stem for p in folder.glob('*.yml')))}")
+        raise FileNotFoundError(
+            f"no preset {name!r}; there are {', '.join(sorted(p.stem for p in folder.glob('*.yml')))}"
+        )
     return (yaml.safe_load(place.read_text()) or {}).get(notebook.stem) or {}
 
 
@@ -120,7 +122,9 @@ def _from_command_line(text: str) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("python -m aligned.rerun", description="Run a figure's notebook with other parameters.")
+    parser = argparse.ArgumentParser(
+        "python -m aligned.rerun", description="Run a figure's notebook with other parameters."
+    )
     parser.add_argument("notebook", nargs="?", help="a name such as recovered_ce, or a path")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     parser.add_argument("--preset", help="smoke, quick, laptop, pythia-160m or gemma-2-2b")

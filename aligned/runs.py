@@ -84,7 +84,9 @@ def sweep(specs: Sequence[RunSpec]) -> list[Run]:
     print(f"{len(specs) - len(missing)} of {len(specs)} runs are in {store()}; {len(missing)} to train")
     with tqdm(total=sum(s.tokens for s in missing), unit="tok", unit_scale=True, disable=not missing) as bar:
         for number, spec in enumerate(missing, 1):
-            bar.set_description(f"{number}/{len(missing)} {spec.activation} {spec.sparsity:g} {spec.constraint} s{spec.seed}")
+            bar.set_description(
+                f"{number}/{len(missing)} {spec.activation} {spec.sparsity:g} {spec.constraint} s{spec.seed}"
+            )
             run(spec, bar.update)
     return [run(spec) for spec in specs]
 
@@ -128,7 +130,9 @@ def _all(made: list[dict[str, Any]], field: str, digits: int | None = None) -> s
 
 def _recovery(run: Run, eval_tokens: int) -> dict[str, float]:
     spec = run.spec
-    return recovery(run.sae, language_model(spec.model), held_out_blocks(spec.model, spec.text, spec.context, eval_tokens))
+    return recovery(
+        run.sae, language_model(spec.model), held_out_blocks(spec.model, spec.text, spec.context, eval_tokens)
+    )
 
 
 @lru_cache(maxsize=1)
@@ -179,8 +183,13 @@ def _provenance(spec: RunSpec, model: LanguageModel, pool: Activations, seconds:
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain")),
-        "versions": {"python": platform.python_version(), **{p: _version(p) for p in ("torch", "transformers", "transformer-lens")}},
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine(),
+        "versions": {
+            "python": platform.python_version(),
+            **{p: _version(p) for p in ("torch", "transformers", "transformer-lens")},
+        },
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "seconds": round(seconds, 1),
         "tokens_per_second": round(spec.steps * spec.batch / seconds),

@@ -24,7 +24,8 @@ class SAE(nn.Module):
             of a batch in training, and those over a learned threshold afterwards (arXiv 2412.06410).
         sparsity: k for `topk` and `batchtopk`; the L1 coefficient for `relu` (used in training only).
         constraint: one of `aligned.alignment.CONSTRAINTS`.
-        init: `unit`: tied rows of norm 1; `small`: tied rows of norm 0.1, as the paper's stack starts its ReLU SAEs.
+        init: `unit`: tied rows of norm 1, no bias; `small`: tied rows of norm 0.1 and an encoder bias uniform in
+            +-1/sqrt(d_in), as the paper's stack starts its ReLU SAEs (the bias is torch's default for a linear map).
         seed: of the initial directions.
 
     Raises:
@@ -47,10 +48,12 @@ class SAE(nn.Module):
         check_architecture(d_in, d_sae, activation, sparsity, constraint, init)
         self.activation, self.sparsity, self.constraint = activation, sparsity, constraint
         self.layer: int | None = None  # whose residual stream it was trained on, where that is known
-        rows = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randn(d_sae, d_in, generator=generator)
         rows *= (1.0 if init == "unit" else 0.1) / rows.norm(dim=1, keepdim=True)
         self.W_dec = nn.Parameter(rows.clone())
-        self.b_enc = nn.Parameter(torch.zeros(d_sae))
+        bias = 0.0 if init == "unit" else d_in**-0.5
+        self.b_enc = nn.Parameter(bias * (2 * torch.rand(d_sae, generator=generator) - 1))
         self.b_dec = nn.Parameter(torch.zeros(d_in))
         self.register_buffer("threshold", torch.tensor(-1.0))  # of batchtopk; below 0 until training has set it
         if constraint == "householder":

@@ -88,9 +88,8 @@ class RunSpec:
     def name(self) -> str:
         """A readable name with the hash, for a folder."""
         model = self.model.rstrip("/").rsplit("/", 1)[-1]
-        return (
-            f"{model}-l{self.layer}-{self.d_sae}-{self.activation}{self.sparsity:g}-{self.constraint}-s{self.seed}-{self.hash}"
-        )
+        kind = f"{self.d_sae}-{self.activation}{self.sparsity:g}-{self.constraint}"
+        return f"{model}-l{self.layer}-{kind}-s{self.seed}-{self.hash}"
 
 
 def grid(spec: RunSpec, **choices: Iterable[Any]) -> list[RunSpec]:

@@ -115,7 +115,7 @@ def token_blocks(
     """Pack documents into blocks of `context` tokens.
 
     Each block is BOS and then `context - 1` tokens of the stream, in which a separator (EOS, or BOS where the tokenizer
-    has no EOS) follows every document. Documents run on from block to block; what does not fill the last one is dropped.
+    has no EOS) follows every document. Documents run on from block to block; what does not fill the last is dropped.
 
     Args:
         docs: the documents, read no further than needed.
@@ -165,7 +165,9 @@ def _side(text: str) -> Split:
 def _package(name: str) -> Iterator[Document]:
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f"the text {INSTALLED!r} needs the package {name!r}, which is not installed: `make setup`")
+        raise FileNotFoundError(
+            f"the text {INSTALLED!r} needs the package {name!r}, which is not installed: `make setup`"
+        )
     root = Path(next(iter(spec.submodule_search_locations)))
     for path in sorted(root.rglob("*.py")):
         inside = path.relative_to(root)
@@ -230,8 +232,8 @@ def _hub(name: str) -> Iterator[Document]:
         rows = load_dataset(name, split="train", streaming=True)
     except Exception as error:  # the hub library raises many kinds; the reader needs one sentence
         raise ConnectionError(
-            f"the data set {name!r} could not be opened ({type(error).__name__}). Without a network give a local file or "
-            f"folder, or {INSTALLED!r}; for a gated data set run `hf auth login` first"
+            f"the data set {name!r} could not be opened ({type(error).__name__}). Without a network give a local file "
+            f"or folder, or {INSTALLED!r}; for a gated data set run `hf auth login` first"
         ) from error
     for index, row in enumerate(rows):
         if "text" not in row:

@@ -82,7 +82,7 @@ class Trainer:
         return stats
 
     def _codes(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
-        """The codes of a training batch; batchtopk takes the batch's largest and follows their least with its threshold."""
+        """The codes of a training batch; batchtopk takes the batch's largest, and its threshold follows their least."""
         sae = self.sae
         if sae.activation != "batchtopk":
             return sae.encode(x)
@@ -212,4 +212,3 @@ def geometric_median(x: Float[Tensor, "n d_in"], steps: int = 100, tolerance: fl
         if (guess - last).norm() < tolerance:
             break
     return guess
-

@@ -1,0 +1,90 @@
+"""The pool and the stream: the right activations, in an order that depends on seed and step alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from aligned import activations, text
+from aligned.activations import Pool, Stream, collect
+from aligned.model import LanguageModel
+
+
+@pytest.fixture(scope="module")
+def pool(model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    made = collect(model, 3, text.INSTALLED, 5000, 128, "held_out", tmp_path_factory.mktemp("pools"))
+    assert isinstance(made, Pool)
+    return made
+
+
+def test_the_pool_holds_every_activation_once(model: LanguageModel, pool: Pool) -> None:
+    blocks = text.token_blocks(text.documents(text.INSTALLED, "held_out"), model.tokenizer, 128, blocks=48)
+    expected = model.residual(blocks, 3)[~model.is_special(blocks)][:5000].bfloat16()
+    assert pool.rows.shape == (5000, 128)
+    assert not torch.equal(pool.rows, expected)  # shuffled
+    key = torch.randn(128, generator=torch.Generator().manual_seed(0)).double()
+    ours, theirs = (pool.rows.double() @ key).sort().values, (expected.double() @ key).sort().values
+    assert torch.allclose(ours, theirs, rtol=1e-2, atol=1.0)
+
+
+def test_scaled_activations_have_mean_square_norm_one(pool: Pool) -> None:
+    x = torch.cat([pool.batch(0, step, 500) for step in range(10)])
+    assert x.square().sum(1).mean().item() == pytest.approx(1, abs=2e-3)
+
+
+def test_a_batch_depends_on_seed_and_step_alone(pool: Pool) -> None:
+    first = pool.batch(0, 3, 64)
+    pool.batch(1, 0, 64)
+    assert torch.equal(pool.batch(0, 3, 64), first)
+    assert not torch.equal(pool.batch(1, 3, 64), first)
+    assert not torch.equal(pool.batch(0, 4, 64), first)
+
+
+def test_an_epoch_uses_every_activation_once_and_the_next_another_order(pool: Pool) -> None:
+    epochs = [torch.cat([pool.batch(0, step + 10 * e, 500) for step in range(10)]) for e in (0, 1)]
+    assert not torch.equal(*epochs)
+    key = torch.randn(128, generator=torch.Generator().manual_seed(1))
+    a, b = ((x @ key).sort().values for x in epochs)
+    assert torch.allclose(a, b)
+
+
+def test_a_pool_is_found_again(
+    model: LanguageModel, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = collect(model, 2, text.INSTALLED, 500, 128, "held_out", tmp_path)
+    monkeypatch.setattr(activations, "_residuals", None)  # a second pass over the model would fail
+    again = collect(model, 2, text.INSTALLED, 500, 128, "held_out", tmp_path)
+    assert torch.equal(made.rows, again.rows)  # type: ignore[union-attr]
+
+
+def test_a_stream_takes_the_pools_place_where_the_disk_is_full(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activations, "_DISK_SHARE", 0.0)
+    stream = collect(model, 3, text.INSTALLED, 5000, 128, "held_out", tmp_path)
+    assert isinstance(stream, Stream)
+    stream = Stream(model, 3, stream.blocks, window=1000)
+    late = stream.batch(0, 7, 100)  # of a later window
+    early = stream.batch(0, 0, 100)
+    assert torch.equal(stream.batch(0, 7, 100), late)
+    assert torch.equal(Stream(model, 3, stream.blocks, window=1000).batch(0, 0, 100), early)
+    assert not torch.equal(stream.batch(1, 0, 100), early)
+    assert late.square().sum(1).mean().item() == pytest.approx(1, abs=0.2)
+
+
+def test_activations_that_are_not_finite_stop_it(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "residual", lambda tokens, layer: torch.full((*tokens.shape, 128), torch.nan))
+    with pytest.raises(FloatingPointError, match="not finite at layer 1, in blocks 0 to"):
+        collect(model, 1, text.INSTALLED, 500, 128, "held_out", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_context_the_model_cannot_take_is_refused(model: LanguageModel, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at most 256"):
+        collect(model, 1, text.INSTALLED, 500, 512, "held_out", tmp_path)
+    with pytest.raises(ValueError, match="6 layers"):
+        collect(model, 9, text.INSTALLED, 500, 128, "held_out", tmp_path)

@@ -1,0 +1,106 @@
+"""The language model, against transformers itself, and the embedded one's quality."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from aligned import text
+from aligned.model import EMBEDDED_FOLDER, LanguageModel
+
+
+@pytest.fixture(scope="module")
+def plain():  # type: ignore[no-untyped-def]
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(EMBEDDED_FOLDER, dtype=torch.float32)
+
+
+def test_residuals_are_transformers_hidden_states(model: LanguageModel, plain, blocks: torch.Tensor) -> None:  # type: ignore[no-untyped-def]
+    with torch.no_grad():
+        hidden = plain(blocks, output_hidden_states=True).hidden_states
+    for layer in range(model.n_layers - 1):  # transformers norms the last one
+        ours = model.residual(blocks, layer)
+        assert (ours - hidden[layer + 1]).norm() / hidden[layer + 1].norm() < 1e-5
+
+
+def test_loss_is_transformers_loss(model: LanguageModel, plain, blocks: torch.Tensor) -> None:  # type: ignore[no-untyped-def]
+    with torch.no_grad():
+        expected = plain(blocks, labels=blocks).loss
+    assert model.token_loss(blocks).mean().item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_splicing_the_residual_itself_changes_nothing(model: LanguageModel, blocks: torch.Tensor) -> None:
+    clean = model.token_loss(blocks)
+    assert torch.allclose(model.token_loss(blocks, 3, lambda x: x), clean, atol=1e-5)
+    zero = model.token_loss(blocks, 3, torch.zeros_like)
+    assert zero.mean() > clean.mean() + 1
+    assert (zero.std(dim=0) > 0).any()
+
+
+def test_a_splice_sees_the_residual_of_its_layer(model: LanguageModel, blocks: torch.Tensor) -> None:
+    seen = []
+    model.token_loss(blocks, 2, lambda x: seen.append(x) or x)  # type: ignore[func-returns-value]
+    assert torch.allclose(seen[0], model.residual(blocks, 2), atol=1e-4)
+
+
+def test_special_tokens_are_bos_and_separators(model: LanguageModel, blocks: torch.Tensor) -> None:
+    special = model.is_special(blocks)
+    assert special[:, 0].all()
+    assert torch.equal(special, blocks == model.tokenizer.bos_token_id)
+
+
+def test_the_embedded_model_is_what_its_card_says(model: LanguageModel) -> None:
+    """Bits per byte on held-out text near the card's, on a sample; the card's own, within the bounds asked of it."""
+    card = json.loads((EMBEDDED_FOLDER / "provenance.json").read_text())
+    assert card["bits_per_byte"] <= 1.45
+    assert card["bits_per_byte"] < card["xz_9e_bits_per_byte"]
+    assert card["bits_per_byte"] < card["bigram_bits_per_byte"]
+    assert set(card["held_out_packages"]) == set(text.HELD_OUT_PACKAGES)
+    sample = text.token_blocks(text.installed_python("held_out")[::8], model.tokenizer, model.context, blocks=64)
+    loss = torch.cat([model.token_loss(x) for x in sample.split(32)])
+    assert loss.mean().item() == pytest.approx(card["nats_per_token"], rel=0.1)
+
+
+def test_the_embedded_models_text_is_what_is_installed() -> None:
+    card = json.loads((EMBEDDED_FOLDER / "provenance.json").read_text())
+    assert text.fingerprint(text.installed_python("held_out")) == card["held_out_fingerprint"]
+    assert text.fingerprint(text.installed_python("train")) == card["train_fingerprint"]
+
+
+def test_the_embedded_model_is_small_and_ordinary() -> None:
+    assert sum(f.stat().st_size for f in EMBEDDED_FOLDER.iterdir()) < 12e6
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {f.name for f in EMBEDDED_FOLDER.iterdir()}
+
+
+def test_tokenizer_gives_text_back(model: LanguageModel) -> None:
+    for doc in text.installed_python("held_out")[:20]:
+        assert model.tokenizer.decode(model.tokenizer(doc.text)["input_ids"]) == doc.text
+
+
+def test_errors_name_the_remedy(model: LanguageModel, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has 6 layers, 0 to 5"):
+        model.hook(6)
+    with pytest.raises(FileNotFoundError, match="no model at"):
+        LanguageModel(str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        LanguageModel(str(tmp_path))
+    with pytest.raises(ConnectionError, match="Without a network"):
+        LanguageModel("nobody/nothing")
+
+
+def test_a_gated_model_asks_for_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    import httpx
+    import transformers
+    from huggingface_hub.errors import GatedRepoError
+
+    def refuse(*_: object, **__: object) -> None:
+        response = httpx.Response(403, request=httpx.Request("GET", "https://example.org"))
+        raise OSError("you are trying to access a gated repo") from GatedRepoError("gated", response=response)
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", refuse)
+    with pytest.raises(PermissionError, match="hf auth login"):
+        LanguageModel("google/gemma-2-2b")

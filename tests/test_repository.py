@@ -1,0 +1,60 @@
+"""The repository keeps its word: pins agree, code is clean, committed notebooks are whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+def pins(lines: list[str]) -> dict[str, str]:
+    return dict(line.split("==") for line in lines if "==" in line)
+
+
+def test_conda_pip_and_constraints_pin_the_same() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    stated = [*project["dependencies"], *(p for extra in project["optional-dependencies"].values() for p in extra)]
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    in_conda = next(entry["pip"] for entry in conda if isinstance(entry, dict))
+    assert all("==" in p for p in stated)
+    assert pins(stated) == pins(in_conda)
+    locked = {
+        k.lower().replace("_", "-"): v for k, v in pins((ROOT / "constraints.txt").read_text().splitlines()).items()
+    }
+    for name, version in pins(stated).items():
+        assert locked[name.lower().replace("_", "-")] == version, name
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_committed_notebooks_were_run_and_hold_no_error(notebook: Path) -> None:
+    code = [c for c in nbformat.read(notebook, 4).cells if c.cell_type == "code"]
+    assert all(c.execution_count is not None for c in code)
+    assert not [o for c in code for o in c.outputs if o.output_type == "error"]
+    assert any("image/svg+xml" in o.get("data", {}) for c in code for o in c.outputs)
+
+
+def test_a_preset_run_of_the_laptops_values_is_what_is_committed() -> None:
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        assert not any("injected-parameters" in c.metadata.get("tags", ()) for c in nbformat.read(notebook, 4).cells)
+
+
+def test_import_is_light() -> None:
+    heavy = ["sae_lens", "transformer_lens", "transformers", "datasets", "matplotlib", "pandas", "scipy"]
+    script = f"import sys, aligned; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]], ids=" ".join
+)
+def test_code_is_clean(command: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,116 @@
+"""The strict front for papermill."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from aligned.rerun import NOTEBOOKS, checked, main, parameters, preset, rerun
+
+FIGURE = NOTEBOOKS / "recovered_ce.ipynb"
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> Path:
+    nb = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    )
+    nb.cells = [
+        nbformat.v4.new_code_cell(
+            "width = 3\nrate = 0.1\nseeds = [0, 1]\nname = 'a'", metadata={"tags": ["parameters"]}
+        ),
+        nbformat.v4.new_code_cell("print(width * rate, seeds, name)\nassert width < 100"),
+    ]
+    nbformat.write(nb, tmp_path / "nb.ipynb")
+    return tmp_path / "nb.ipynb"
+
+
+def test_a_changed_parameter_reaches_the_notebook(notebook: Path, tmp_path: Path) -> None:
+    out = rerun(notebook, tmp_path / "out.ipynb", {"width": 5, "rate": 1, "seeds": [7]})
+    assert nbformat.read(out, 4).cells[-1].outputs[0].text == "5.0 [7] a\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "says"),
+    [
+        ({"with": 3}, ValueError, r"no parameter 'with'; it has width \(int, 3\), rate"),
+        ({"width": "wide"}, TypeError, r"width is 'wide' \(str\); it must be a int"),
+        ({"width": 5.5}, TypeError, "width is 5.5"),
+        ({"width": True}, TypeError, "width is True"),
+        ({"rate": "1e-4"}, TypeError, "rate is '1e-4'"),
+        ({"seeds": 3}, TypeError, r"seeds is 3 \(int\); it must be a list of int"),
+        ({"seeds": [1, "x"]}, TypeError, r"seeds\[1\] is 'x'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_runs(
+    notebook: Path, tmp_path: Path, given: dict[str, object], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        rerun(notebook, tmp_path / "out.ipynb", given)
+    assert list(tmp_path.iterdir()) == [notebook]
+
+
+def test_a_failed_run_keeps_what_it_got_to_and_spoils_nothing(notebook: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.ipynb"
+    rerun(notebook, out, {})
+    before = out.read_text()
+    with pytest.raises(RuntimeError, match="AssertionError"):
+        rerun(notebook, out, {"width": 1000})
+    assert out.read_text() == before
+    assert (tmp_path / "out.failed.ipynb").exists()
+
+
+def test_the_command_line(notebook: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(
+        [
+            str(notebook),
+            "-p",
+            "width",
+            "8",
+            "-p",
+            "rate",
+            "1e-3",
+            "-p",
+            "seeds",
+            "[3, 4]",
+            "-o",
+            str(tmp_path / "o.ipynb"),
+        ]
+    )
+    assert nbformat.read(tmp_path / "o.ipynb", 4).cells[-1].outputs[0].text == "0.008 [3, 4] a\n"
+    main([str(notebook)])
+    assert "width = 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["recovered_ce", "-p", "widht", "5"], "no parameter 'widht'"),
+        (["recovered_xe"], "there are: geometry, recovered_ce"),
+        (["recovered_ce", "--preset", "huge"], "no preset 'huge'; there are gemma-2-2b, laptop"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong_in_one_line(arguments: list[str], says: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "aligned.rerun", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", [p.stem for p in (NOTEBOOKS / "presets").glob("*.yml")])
+def test_every_preset_fits_every_notebook(name: str) -> None:
+    for nb in NOTEBOOKS.glob("*.ipynb"):
+        checked(nb, preset(name, nb))
+
+
+def test_the_figures_parameters_are_those_of_the_page() -> None:
+    assert parameters(FIGURE)["constraint"] == "projected"
+    assert len(parameters(FIGURE)["sparsities"]) >= 4
+    assert len(parameters(FIGURE)["seeds"]) >= 3

@@ -1,0 +1,96 @@
+"""Specs and the store: one spec, one folder, trained once."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+import aligned
+from aligned import runs
+from aligned.runs import Run
+from aligned.spec import RunSpec, grid
+
+SMALL = RunSpec(d_sae=64, sparsity=4, tokens=4096, batch=512, context=64, lr=1e-3)
+
+
+@pytest.fixture(scope="module")
+def done() -> Run:
+    return aligned.run(SMALL)
+
+
+def test_a_finished_run_is_opened_and_not_trained_again(done: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "_train", None)
+    again = aligned.run(SMALL)
+    assert again.path == done.path
+    assert torch.equal(again.sae.W_enc, done.sae.W_enc)
+
+
+def test_scores_are_one_after_saving_and_loading(done: Run) -> None:
+    assert (aligned.alignment_score(done.sae) - 1).abs().max() < 1e-5
+
+
+def test_the_folder_says_all_there_is_to_say(done: Run) -> None:
+    assert {p.name for p in done.path.iterdir()} >= {
+        "spec.json", "cfg.json", "sae_weights.safetensors", "log.csv", "provenance.json",
+    }  # fmt: skip
+    assert done.path.name == SMALL.name
+    assert {"commit", "dirty", "versions", "device", "threads", "seconds", "tokens_per_second", "model_fingerprint",
+            "text_fingerprint"} <= set(done.provenance)  # fmt: skip
+    assert not (runs.store() / "training" / SMALL.name).exists()
+
+
+def test_evaluations_are_kept_with_the_run(done: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = aligned.records([done], 1024)
+    monkeypatch.setattr(runs, "_recovery", None)
+    assert aligned.records([done], 1024).equals(first)
+    assert first.tokens[0] == SMALL.tokens
+    assert 900 < first.eval_tokens[0] < 1024
+
+
+def test_a_sweep_gives_runs_in_the_order_asked(done: Run) -> None:
+    specs = grid(SMALL, constraint=["none", "projected"], seed=[0, 1])
+    assert [r.spec for r in aligned.sweep(specs)] == specs
+
+
+def test_grid_varies_the_last_name_fastest() -> None:
+    assert [(s.sparsity, s.seed) for s in grid(SMALL, sparsity=[2, 4], seed=[0, 1])] == [(2, 0), (2, 1), (4, 0), (4, 1)]
+    with pytest.raises(ValueError, match="no field width in RunSpec"):
+        grid(SMALL, width=[1])
+
+
+def test_equal_specs_have_equal_names_and_others_do_not() -> None:
+    assert RunSpec(sparsity=32).hash == RunSpec(sparsity=32.0).hash
+    names = {s.name for s in grid(SMALL, seed=[0, 1], lr=[1e-3, 1e-4], constraint=["none", "tied"])}
+    assert len(names) == 8
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error", "says"),
+    [
+        ("d_sae", 0, ValueError, "d_sae is 0"),
+        ("sparsity", 3000, ValueError, "from 1 to d_sae"),
+        ("sparsity", 0, ValueError, "from 1 to d_sae"),
+        ("constraint", "alined", ValueError, "one of none, projected"),
+        ("layer", -1, ValueError, "layer is -1"),
+        ("tokens", 100, ValueError, "at least one batch"),
+        ("tokens", 1e6, TypeError, "tokens is 1000000.0; it is of type int"),
+        ("seed", True, TypeError, "seed is True"),
+        ("lr", 0.0, ValueError, "lr is 0.0"),
+        ("model", 3, TypeError, "of type str"),
+    ],
+)
+def test_a_spec_refuses_what_is_not_allowed(field: str, value: object, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        dataclasses.replace(RunSpec(), **{field: value})
+
+
+def test_a_layer_out_of_range_is_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path))
+    with pytest.raises(ValueError, match="has 6 layers, 0 to 5"):
+        aligned.sweep(grid(SMALL, layer=[3, 6]))
+    assert not list(tmp_path.iterdir())

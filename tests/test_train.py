@@ -1,0 +1,167 @@
+"""Training: exact, resumable, aligned at every step, and the same as the stack behind the paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from aligned import train as training
+from aligned.alignment import HARD, alignment_score
+from aligned.sae import SAE
+from aligned.spec import RunSpec
+from aligned.train import Trainer, geometric_median, learning_rate_scale, train
+from tests import peer
+
+D_IN, D_SAE = 16, 64
+
+
+class Synthetic:
+    """Activations of sparse mixtures of planted directions, E|x|^2 = 1."""
+
+    d_in, scale = D_IN, 1.0
+
+    def __init__(self, poison: int | None = None) -> None:
+        self.poison = poison
+        planted = torch.randn(40, D_IN, generator=torch.Generator().manual_seed(0))
+        self.planted = planted / planted.norm(dim=1, keepdim=True)
+
+    def batch(self, seed: int, step: int, size: int) -> Tensor:
+        generator = torch.Generator().manual_seed(1000 * seed + step)
+        on = torch.rand(size, 40, generator=generator) < 0.08
+        x = (on * torch.rand(size, 40, generator=generator)) @ self.planted
+        x = x / x.square().sum(1).mean().sqrt()
+        return x * torch.nan if step == self.poison else x
+
+
+def spec(**changes: object) -> RunSpec:
+    return RunSpec(**{"d_sae": D_SAE, "sparsity": 4, "tokens": 100 * 128, "batch": 128, "lr": 2e-3, **changes})  # type: ignore[arg-type]
+
+
+def new(s: RunSpec) -> SAE:
+    return SAE(D_IN, s.d_sae, s.activation, s.sparsity, s.constraint, s.init, s.seed)
+
+
+@pytest.mark.parametrize("constraint", HARD)
+@pytest.mark.parametrize(("activation", "sparsity"), [("relu", 0.05), ("topk", 4), ("batchtopk", 4)])
+def test_every_score_is_one_at_every_step(activation: str, sparsity: float, constraint: str) -> None:
+    s = spec(activation=activation, sparsity=sparsity, constraint=constraint)
+    trainer, data = Trainer(new(s), s), Synthetic()
+    for step in range(60):
+        trainer.update(data.batch(0, step, 128))
+        assert (alignment_score(trainer.sae) - 1).abs().max() < 1e-5
+        assert (trainer.sae.W_dec.norm(dim=1) - 1).abs().max() < 1e-5
+
+
+def test_post_step_ends_each_step_aligned_and_soft_pulls_towards_it() -> None:
+    data, off = Synthetic(), {}
+    for constraint, strength in (("none", 0.0), ("soft", 10.0), ("post_step", 0.0)):
+        s = spec(constraint=constraint, soft=strength, init="small", activation="relu", sparsity=0.05)
+        trainer = Trainer(new(s), s)
+        for step in range(100):
+            trainer.update(data.batch(0, step, 128))
+        off[constraint] = (alignment_score(trainer.sae) - 1).abs().mean().item()
+    assert off["post_step"] < 1e-5 < off["soft"] < off["none"]
+
+
+@pytest.mark.parametrize("constraint", ["none", "projected", "householder", "tied"])
+@pytest.mark.parametrize(("activation", "sparsity"), [("relu", 0.05), ("topk", 4), ("batchtopk", 4)])
+def test_training_learns(activation: str, sparsity: float, constraint: str) -> None:
+    s = spec(activation=activation, sparsity=sparsity, constraint=constraint)
+    trainer, data = Trainer(new(s), s), Synthetic()
+    fvu = [trainer.update(data.batch(0, step, 128))["fvu"].item() for step in range(100)]
+    assert sum(fvu[-5:]) < 0.75 * sum(fvu[:5])
+
+
+@pytest.mark.parametrize("constraint", ["none", "projected", "householder"])
+def test_resumed_training_ends_bit_for_bit_where_uninterrupted_training_does(tmp_path: Path, constraint: str) -> None:
+    s = spec(activation="batchtopk", constraint=constraint)
+    whole, _ = train(s, Synthetic(), tmp_path / "whole")
+
+    class Stopped(Exception):
+        pass
+
+    steps = 0
+
+    def stop_at_37(_: int) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 37:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(s, Synthetic(), tmp_path / "parts", save_every=0, progress=stop_at_37)
+    assert (tmp_path / "parts" / "checkpoint.safetensors").exists()
+    resumed, _ = train(s, Synthetic(), tmp_path / "parts")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert (tmp_path / "parts/log.csv").read_text() == (tmp_path / "whole/log.csv").read_text()
+
+
+def test_the_same_spec_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
+    a, b, c = (train(spec(seed=seed), Synthetic(), tmp_path / name)[0] for seed, name in ((0, "a"), (0, "b"), (1, "c")))
+    assert torch.equal(a.W_dec, b.W_dec)
+    assert not torch.allclose(a.W_dec, c.W_dec)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_saved(tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match=f"step 70 of {spec().name}"):
+        train(spec(), Synthetic(poison=70), tmp_path, save_every=0)
+    _, meta = training.checkpoint.load(tmp_path / "checkpoint.safetensors")
+    assert meta["step"] == 70
+
+
+def test_the_log_has_loss_l0_fvu_dead_and_alignment(tmp_path: Path) -> None:
+    train(spec(constraint="projected"), Synthetic(), tmp_path)
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert lines[0] == "step,tokens,loss,l0,fvu,dead,alignment_mean,alignment_p05,alignment_p95"
+    last = [float(v) for v in lines[-1].split(",")]
+    assert last[0] == 100
+    assert last[1] == 12_800
+    assert last[3] == pytest.approx(4, abs=0.1)
+    assert 0 <= last[5] <= 1
+    assert last[6:] == pytest.approx([1, 1, 1], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("activation", "sparsity", "init"), [("relu", 0.05, "small"), ("topk", 4, "unit"), ("batchtopk", 4, "unit")]
+)
+def test_the_standard_arm_is_dictionary_learnings(activation: str, sparsity: float, init: str) -> None:
+    """From one start, on the same batches, in float32: the same losses and, after a while, the same weights."""
+    s, data = spec(activation=activation, sparsity=sparsity, init=init, constraint="none"), Synthetic()
+    theirs = peer.trainer(activation, s.steps, D_IN, D_SAE, sparsity, s.lr)
+    sae = new(s)
+    with torch.no_grad():
+        sae.free.copy_(theirs.ae.encoder.weight)
+        sae.W_dec.copy_(theirs.ae.decoder.weight.T)
+        b_enc = sae.b_enc.clone()
+        sae.b_enc.copy_(theirs.ae.encoder.bias)
+    assert b_enc.std() == pytest.approx(theirs.ae.encoder.bias.std().item(), rel=0.3)
+    assert b_enc.abs().max() <= D_IN**-0.5
+    assert (sae.W_dec.norm(dim=1) - (0.1 if init == "small" else 1)).abs().max() < 1e-5
+    ours = Trainer(sae, s, bf16=False)
+    for step in range(50):
+        x = data.batch(0, step, 128)
+        expected = theirs.loss(x, step=step).item() if activation == "relu" else None
+        returned = theirs.update(step, x)
+        assert ours.update(x)["loss"].item() == pytest.approx(expected if returned is None else returned, rel=1e-4)
+    assert torch.allclose(ours.sae.W_dec, theirs.ae.decoder.weight.T, atol=1e-4)
+    assert torch.allclose(ours.sae.W_enc.T, theirs.ae.encoder.weight, atol=1e-4)
+    if activation == "batchtopk":
+        assert ours.sae.threshold.item() == pytest.approx(float(theirs.ae.threshold), rel=1e-4)
+
+
+def test_schedule_warms_up_and_decays() -> None:
+    scale = [learning_rate_scale(step, 1000) for step in range(1000)]
+    assert scale[0] == 0
+    assert max(scale) == 1
+    assert scale[800] == 1
+    assert scale[900] == pytest.approx(0.5)
+    assert scale[999] == pytest.approx(0.005)
+
+
+def test_geometric_median_of_points_on_a_line_is_their_median() -> None:
+    x = torch.tensor([[0.0, 0], [1, 0], [2, 0], [3, 0], [100, 0]])
+    assert geometric_median(x, steps=2000, tolerance=0)[0].item() == pytest.approx(2, abs=0.05)
