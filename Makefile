@@ -7,10 +7,10 @@ BUILD := _build
 TORCH_INDEX := $(if $(shell command -v nvidia-smi),,--index-url https://download.pytorch.org/whl/cpu)
 TORCH := $(shell sed -n 's/^  "\(torch==[^"]*\)",/\1/p' pyproject.toml)
 
-.PHONY: help setup book html test bench clean
+.PHONY: help setup book html publish test bench clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  make %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 	@echo "  PRESET=smoke|quick|laptop|pythia-160m|gemma-2-2b chooses what 'make book' trains (now: $(PRESET))"
 
 setup: $(BIN)/.ready  ## the environment in .venv, with pinned versions
@@ -35,6 +35,10 @@ book: setup  ## run the figure notebooks with PRESET, and build the book from th
 html: setup  ## build the book from the committed, executed notebooks
 	$(BIN)/jupyter-book build --all -W -n --keep-going .
 	@test -f $(BUILD)/html/index.html && echo "open $(BUILD)/html/index.html"
+
+publish: setup  ## run the notebooks with their own values, in place: what is committed
+	$(BIN)/python -m aligned.rerun --all --out notebooks
+	$(BIN)/python -m aligned.rerun recovered_ce --figure fig-recovered-ce --out book/images/recovered_ce.svg
 
 test: setup  ## every test, the notebooks with the smoke preset among them
 	$(BIN)/python -m pytest

@@ -11,7 +11,9 @@ from aligned.claims import at_equal_l0, interval
 
 if TYPE_CHECKING:
     import pandas as pd
+    from IPython.display import HTML
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # One colour an arm, the same on every page; Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = {
@@ -106,3 +108,15 @@ def _log_l0(ax: Axes, values: pd.Series) -> None:
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("L0 (active features per token, held-out text)")
+
+
+def inline_svg(figure: Figure) -> HTML:
+    """A figure as HTML, for `glue` to carry to another page."""
+    from io import StringIO
+
+    from IPython.display import HTML
+
+    drawn = StringIO()
+    figure.savefig(drawn, format="svg", bbox_inches="tight", metadata={"Date": None})
+    svg = drawn.getvalue()[drawn.getvalue().index("<svg") :]  # without the XML header
+    return HTML(f'<div style="text-align: center">{svg}</div>')

@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from aligned.checkpoint import write_text
+
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 Parameters = dict[str, Any]
 
@@ -92,8 +94,41 @@ def rerun(notebook: Path, out: Path, given: Mapping[str, Any]) -> Path:
         papermill.execute_notebook(str(notebook), str(beside), given, kernel_name="python3", progress_bar=False)
     except PapermillExecutionError as error:
         raise RuntimeError(f"{notebook.stem}: {error.ename}: {error.evalue} (what ran is kept in {beside})") from error
+    _forget_where_it_ran(beside)
     beside.replace(out)
     return out
+
+
+def figure(notebook: Path, name: str, out: Path) -> Path:
+    """Write the SVG of an executed notebook's figure, by the figure's name.
+
+    Raises:
+        ValueError: no such figure; the message names those that there are.
+    """
+    import nbformat
+
+    drawn = {
+        cell.metadata["mystnb"]["figure"]["name"]: output.data["image/svg+xml"]
+        for cell in nbformat.read(notebook, 4).cells
+        if "figure" in cell.metadata.get("mystnb", {})
+        for output in cell.outputs
+        if "image/svg+xml" in output.get("data", {})
+    }
+    if name not in drawn:
+        raise ValueError(f"{notebook} has no figure {name!r}; it has {', '.join(drawn) or 'none that was drawn'}")
+    write_text(out, drawn[name])
+    return out
+
+
+def _forget_where_it_ran(notebook: Path) -> None:
+    """Take out papermill's own records: paths of the machine, and times that make every rerun differ."""
+    import nbformat
+
+    nb = nbformat.read(notebook, 4)
+    for part in (nb, *nb.cells):
+        part.metadata.pop("papermill", None)
+        part.metadata.pop("execution", None)
+    nbformat.write(nb, notebook)
 
 
 def _kind(value: Any) -> str:
@@ -129,6 +164,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     parser.add_argument("--preset", help="smoke, quick, laptop, pythia-160m or gemma-2-2b")
     parser.add_argument("-o", "--out", type=Path, help="the notebook to write; with --all a folder")
+    parser.add_argument("--figure", metavar="NAME", help="write this figure of the executed notebook to --out, as SVG")
     parser.add_argument("--all", action="store_true", help="every notebook, into the folder --out")
     options = parser.parse_args(arguments)
     if not options.all and not options.notebook:
@@ -141,6 +177,9 @@ def main(arguments: list[str] | None = None) -> None:
             chosen = [named if named.suffix == ".ipynb" else NOTEBOOKS / f"{options.notebook}.ipynb"]
         given = {name: _from_command_line(value) for name, value in options.parameter}
         work = [(nb, {**(preset(options.preset, nb) if options.preset else {}), **given}) for nb in chosen]
+        if options.figure:
+            print(f"written to {figure(chosen[0], options.figure, options.out)}")
+            return
         for notebook, values in work:
             checked(notebook, values)
         if options.out is None:
