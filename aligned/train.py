@@ -11,17 +11,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
 from aligned import checkpoint
 from aligned.activations import Activations
-from aligned.alignment import alignment_penalty, alignment_score, dot, projected
-from aligned.sae import SAE, keep_batch_topk
+from aligned.alignment import Rows, alignment_penalty, alignment_score, dot, projected
+from aligned.sae import SAE
+from aligned.sparse import batch_topk, topk
 from aligned.spec import RunSpec
 
 # Of the demo's 24,414 steps (50M tokens): 1000 steps of warm-up, 5000 of sparsity warm-up, decay over the last 20 %,
@@ -33,35 +35,59 @@ LOG_ROWS = 50
 COLUMNS = ("step", "tokens", "loss", "l0", "fvu", "dead", "alignment_mean", "alignment_p05", "alignment_p95")
 
 
+@dataclass
+class Gradients:
+    """The loss of a batch, and its gradients by the encoder rows, the decoder and the biases."""
+
+    loss: Float[Tensor, ""]
+    error: Float[Tensor, ""]  # mean of |x - x_hat|^2
+    g: Float[Tensor, "batch d_in"]  # by x_hat
+    e: Rows
+    d: Rows
+    b_enc: Float[Tensor, " d_sae"]
+    l0: Float[Tensor, ""]
+    fired: Bool[Tensor, " d_sae"]
+
+
 class Trainer:
     """One SAE in training: what changes from step to step, and how.
 
     Args:
         sae: as initialised; it is trained in place.
         spec: how to train it.
-        bf16: products in bf16 under autocast; float32 otherwise.
+        bf16: products with the batch in bf16; float32 otherwise.
     """
 
     def __init__(self, sae: SAE, spec: RunSpec, bf16: bool = True) -> None:
-        self.sae, self.spec, self.bf16 = sae, spec, bf16
+        self.sae, self.spec = sae, spec
+        self.products = torch.bfloat16 if bf16 else torch.float32
         self.step = 0
         self.optimizer = torch.optim.Adam([p for p in sae.parameters()], lr=spec.lr, fused=True)
         self.unfired = torch.zeros(sae.d_sae, dtype=torch.long, device=sae.b_dec.device)  # tokens since a feature fired
 
+    @torch.no_grad()
     def update(self, x: Float[Tensor, "batch d_in"]) -> dict[str, Tensor]:
-        """One step. Returns loss, L0 and FVU of the batch, before the step."""
+        """One step. Returns loss, L0 and FVU of the batch, before the step.
+
+        The products with the batch are differentiated by hand, which saves half of them; what is left, the encoder as
+        a function of the free parameter and the decoder, goes through autograd.
+        """
         sae, spec = self.sae, self.spec
         if self.step == 0 and sae.activation != "relu":
-            sae.b_dec.data = geometric_median(x)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
-            f = self._codes(x)
-            error = (x - sae.decode(f).float()).square().sum(1)
-        loss = error.mean()
-        if sae.activation == "relu":
-            loss = loss + spec.sparsity * self._sparsity_scale() * f.sum(1).mean()
+            sae.b_dec.copy_(geometric_median(x))
+        with torch.enable_grad():
+            e = sae.encoder_rows
+        found = self._dense(x, e) if sae.activation == "relu" else self._sparse(x, e)
+        roots, gradients = [e], [found.e]
         if sae.constraint == "soft":
-            loss = loss + spec.soft * alignment_penalty(sae.encoder_rows, sae.W_dec)
-        loss.backward()
+            with torch.enable_grad():
+                roots.append(spec.soft * alignment_penalty(e, sae.W_dec))
+            gradients.append(torch.ones_like(found.loss))
+            found.loss += roots[-1].detach()
+        torch.autograd.backward(roots, gradients)
+        sae.W_dec.grad = found.d if sae.W_dec.grad is None else sae.W_dec.grad.add_(found.d)
+        sae.b_enc.grad = found.b_enc
+        sae.b_dec.grad = found.g.sum(0) - found.b_enc @ e
 
         self.optimizer.param_groups[0]["lr"] = spec.lr * learning_rate_scale(self.step, spec.steps)
         remove_parallel_gradient(sae.W_dec)
@@ -69,31 +95,69 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(sae.parameters(), CLIP)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        with torch.no_grad():
-            sae.W_dec /= sae.W_dec.norm(dim=1, keepdim=True)
-            if sae.constraint == "post_step":
-                sae.free.copy_(projected(sae.free, sae.W_dec))
-            fired = (f > 0).any(0)
-            self.unfired += len(x)
-            self.unfired[fired] = 0
-            variance = (x - x.mean(0)).square().sum(1).mean()
-            stats = {"loss": loss.detach(), "l0": (f > 0).sum() / len(x), "fvu": error.detach().mean() / variance}
+        sae.W_dec /= sae.W_dec.norm(dim=1, keepdim=True)
+        if sae.constraint == "post_step":
+            sae.free.copy_(projected(sae.free, sae.W_dec))
+        self.unfired += len(x)
+        self.unfired[found.fired] = 0
         self.step += 1
-        return stats
+        variance = (x - x.mean(0)).square().sum(1).mean()
+        return {"loss": found.loss, "l0": found.l0, "fvu": found.error / variance}
 
-    def _codes(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
-        """The codes of a training batch; batchtopk takes the batch's largest, and its threshold follows their least."""
-        sae = self.sae
-        if sae.activation != "batchtopk":
-            return sae.encode(x)
-        f = keep_batch_topk(sae.pre_activations(x), sae.k)
-        if self.step > THRESHOLD_START * self.spec.steps:
-            with torch.no_grad():
-                least = torch.where(f > 0, f, torch.inf).min()
-                least = torch.where(least.isfinite(), least, 0.0).float()
-                memory = torch.where(sae.threshold < 0, 0.0, THRESHOLD_MEMORY)
-                sae.threshold.copy_(memory * sae.threshold + (1 - memory) * least)
-        return f
+    def _dense(self, x: Float[Tensor, "batch d_in"], e: Rows) -> Gradients:
+        """ReLU: all codes at once, in the products' own precision."""
+        sae, p = self.sae, self.products
+        encoder, decoder, centred = e.detach().to(p), sae.W_dec.to(p), (x - sae.b_dec).to(p)
+        f = torch.addmm(sae.b_enc.to(p), centred, encoder.T).relu_()
+        difference = (f @ decoder).float() + sae.b_dec - x
+        penalty = self.spec.sparsity * self._sparsity_scale()
+        g = 2 / len(x) * difference
+        g_f = (g.to(p) @ decoder.T).add_(penalty / len(x))
+        g_pre = torch.ops.aten.threshold_backward(g_f, f, 0)
+        error = difference.square().sum(1).mean()
+        one = x.new_ones(1).to(p)  # sums as products with 1, which in bf16 are far faster than sums
+        one_each = one.expand(sae.d_sae)
+        return Gradients(
+            loss=error + penalty * (f @ one_each).float().mean(),
+            error=error,
+            g=g,
+            e=(g_pre.T @ centred).float(),
+            d=(f.T @ g.to(p)).float(),
+            b_enc=(g_pre.T @ one.expand(len(x))).float(),
+            l0=((f > 0).to(p) @ one_each).float().mean(),
+            fired=f.amax(0) > 0,
+        )
+
+    def _sparse(self, x: Float[Tensor, "batch d_in"], e: Rows) -> Gradients:
+        """TopK and BatchTopK: one dense product, to find the codes; all else is sparse, in float32."""
+        sae, p = self.sae, self.products
+        centred = x - sae.b_dec
+        pre = torch.addmm(sae.b_enc.to(p), centred.to(p), e.detach().to(p).T)
+        codes = (topk if sae.activation == "topk" else batch_topk)(pre, sae.k)
+        if sae.activation == "batchtopk" and self.step > THRESHOLD_START * self.spec.steps:
+            self._follow_threshold(codes.values)
+        difference = codes.decode(sae.W_dec) + sae.b_dec - x
+        g = 2 / len(x) * difference
+        g_values = codes.gradient(sae.W_dec, g) * (codes.values > 0)
+        where = codes.by_feature()
+        error = difference.square().sum(1).mean()
+        return Gradients(
+            loss=error.clone(),
+            error=error,
+            g=g,
+            e=where.sum(g_values, centred),
+            d=where.sum(codes.values, g),
+            b_enc=where.total(g_values),
+            l0=(codes.values > 0).sum() / len(x),
+            fired=where.total((codes.values > 0).float()) > 0,
+        )
+
+    def _follow_threshold(self, values: Float[Tensor, " n"]) -> None:
+        """BatchTopK's threshold: a running mean of the least positive code that each batch keeps."""
+        least = torch.where(values > 0, values, torch.inf).min()
+        least = torch.where(least.isfinite(), least, 0.0)
+        memory = torch.where(self.sae.threshold < 0, 0.0, THRESHOLD_MEMORY)
+        self.sae.threshold.copy_(memory * self.sae.threshold + (1 - memory) * least)
 
     def _sparsity_scale(self) -> float:
         return min(1.0, self.step / max(1, round(SPARSITY_WARMUP * self.spec.steps)))
