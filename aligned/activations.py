@@ -198,8 +198,11 @@ def scale_of(x: Float[Tensor, "n d_in"]) -> float:
 
 
 def store() -> Path:
-    """Where runs and pools are kept: the folder that `ALIGNED_STORE` names, else `runs/`."""
-    return Path(os.environ.get("ALIGNED_STORE", "runs"))
+    """Where runs and pools are kept: the folder that `ALIGNED_STORE` names, else `runs/` in the checkout, so that a
+    notebook finds them from wherever it is started (in the current folder, for an installed package)."""
+    checkout = Path(__file__).parents[1]
+    here = checkout if (checkout / "pyproject.toml").exists() else Path()
+    return Path(os.environ.get("ALIGNED_STORE", here / "runs"))
 
 
 def _mix(seed: int, number: int) -> int:

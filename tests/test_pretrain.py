@@ -1,0 +1,99 @@
+"""Training of the embedded language model: exact resumption, its loss, its schedule, its tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from aligned import pretrain
+from aligned.pretrain import CrossEntropy, Pretraining, bigram_nats_per_token, train, train_tokenizer
+
+TINY = Pretraining(d_model=16, layers=1, heads=2, vocabulary=64, context=16, tokens=16 * 8 * 12, batch=8, lr_adam=1e-2)
+
+
+@pytest.fixture(autouse=True)
+def eager() -> Iterator[None]:
+    """Compiling would take longer than the tests."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@pytest.fixture
+def blocks() -> torch.Tensor:
+    """A language in which each token is the one before plus one."""
+    start = torch.randint(64, (40, 1), generator=torch.Generator().manual_seed(0))
+    return (start + torch.arange(16)) % 64
+
+
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
+    blocks: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    whole = train(TINY, blocks, tmp_path / "whole", save_every=5)
+    real = pretrain._rows
+
+    def stop(spec: Pretraining, n: int, step: int) -> torch.Tensor:
+        if step == 8:
+            raise KeyboardInterrupt
+        return real(spec, n, step)
+
+    monkeypatch.setattr(pretrain, "_rows", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, blocks, tmp_path / "parts", save_every=5)
+    monkeypatch.setattr(pretrain, "_rows", real)
+    resumed = train(TINY, blocks, tmp_path / "parts", save_every=5)
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values()):
+        assert torch.equal(a, b), name
+
+
+def test_a_checkpoint_of_another_model_is_refused(blocks: torch.Tensor, tmp_path: Path) -> None:
+    train(TINY, blocks, tmp_path)
+    with pytest.raises(ValueError, match="belongs to another model"):
+        train(Pretraining(**{**vars(TINY), "seed": 1}), blocks, tmp_path)
+
+
+def test_every_epoch_reads_every_block_once() -> None:
+    rows = torch.cat([pretrain._rows(TINY, 40, step) for step in range(10)])
+    assert sorted(rows[:40].tolist()) == sorted(rows[40:].tolist()) == list(range(40))
+    assert rows[:40].tolist() != rows[40:].tolist()
+
+
+def test_cross_entropy_in_chunks_is_torchs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    h = torch.randn(3000, 16, generator=generator).requires_grad_()
+    w = torch.randn(64, 16, generator=generator).requires_grad_()
+    target = torch.randint(64, (3000,), generator=generator)
+    expected = F.cross_entropy(h @ w.T, target)
+    expected_gradients = torch.autograd.grad(expected, (h, w))
+    loss = CrossEntropy.apply(h, w, target)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-2)  # products are in bf16
+    for ours, theirs in zip(torch.autograd.grad(loss, (h, w)), expected_gradients):
+        assert (ours - theirs).norm() / theirs.norm() < 0.02
+
+
+def test_schedule_rises_stays_and_falls_to_nothing() -> None:
+    spec = Pretraining(tokens=1000 * 64 * 256)
+    scale = [spec.lr_scale(step) for step in range(spec.steps)]
+    assert scale[0] == pytest.approx(0.05)
+    assert scale[100] == scale[499] == 1
+    assert scale[750] == pytest.approx(0.5, abs=0.01)
+    assert 0 < scale[-1] < 0.01
+
+
+def test_bigrams_of_a_language_of_bigrams_are_nearly_certain(blocks: torch.Tensor) -> None:
+    many = blocks.repeat(500, 1)
+    assert bigram_nats_per_token(many, blocks, 64) < 0.2
+    assert bigram_nats_per_token(many, blocks.flip(1), 64) > 4
+
+
+def test_tokenizer_keeps_indentation_in_one_piece_and_gives_text_back() -> None:
+    code = "def f(x):\n    if x:\n        return x_1 + 22\n\n\nclass A:\n\tpass  # été ∑\n"
+    tokenizer = train_tokenizer(iter([code * 50]), 400)
+    assert tokenizer.decode(tokenizer(code)["input_ids"]) == code
+    assert any(t == "\n        " for t in map(tokenizer.decode, tokenizer(code)["input_ids"]))
+    assert tokenizer.bos_token_id == tokenizer.eos_token_id == 0
