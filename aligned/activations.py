@@ -22,7 +22,7 @@ from tqdm import tqdm
 from aligned import checkpoint, text
 from aligned.model import LanguageModel
 
-_BLOCKS = 32  # blocks that go through the language model at once
+_BLOCKS = 8  # blocks that go through the language model at once
 _DISK_SHARE = 0.8  # of the free disk that a pool may take
 
 

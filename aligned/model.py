@@ -103,11 +103,13 @@ class LanguageModel:
         hooks = [] if splice is None else [(self.hook(layer), lambda value, hook: splice(value).to(value.dtype))]
         tokens = tokens.to(self.device)
         logits = self.bridge.run_with_hooks(tokens, return_type="logits", fwd_hooks=hooks, prepend_bos=False)
-        loss = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
-        return loss.view(len(tokens), -1)
+        # the last position has nothing to predict; a target that is ignored is cheaper than logits without it, a copy
+        target = torch.cat([tokens[:, 1:], tokens.new_full((len(tokens), 1), -100)], dim=1)
+        loss = F.cross_entropy(logits.float().flatten(0, 1), target.flatten(), reduction="none", ignore_index=-100)
+        return loss.view(tokens.shape)[:, :-1]
 
     def clean_and_zero_loss(
-        self, tokens: Int[Tensor, "n context"], layer: int, batch: int = 32
+        self, tokens: Int[Tensor, "n context"], layer: int, batch: int = 8
     ) -> tuple[Float[Tensor, "n context-1"], Float[Tensor, "n context-1"]]:
         """`token_loss` as the model is, and with the residual stream zeroed at all positions. Kept, because every SAE
         at this layer is measured against the same two."""

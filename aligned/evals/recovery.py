@@ -12,7 +12,7 @@ from aligned.sae import SAE
 
 @torch.no_grad()
 def recovery(
-    sae: SAE, model: LanguageModel, tokens: Int[Tensor, "n context"], layer: int | None = None, batch: int = 32
+    sae: SAE, model: LanguageModel, tokens: Int[Tensor, "n context"], layer: int | None = None, batch: int = 8
 ) -> dict[str, float]:
     """CE recovered, L0, fraction of variance unexplained and alive features on held-out text.
 
