@@ -41,7 +41,7 @@ def test_blocks_hold_the_stream_after_bos(model: LanguageModel) -> None:
     bos, eos = text.special_tokens(tokenizer)
     assert blocks.shape[1] == 16
     assert (blocks[:, 0] == bos).all()
-    stream = [t for doc in docs for t in [*tokenizer(doc.text)["input_ids"], eos]]
+    stream = [t for doc in docs for t in [*tokenizer(doc.text, add_special_tokens=False)["input_ids"], eos]]
     assert blocks[:, 1:].flatten().tolist() == stream[: blocks[:, 1:].numel()]
     assert len(stream) - blocks[:, 1:].numel() < 15
     assert torch.equal(text.token_blocks(docs, tokenizer, 16, blocks=3), blocks[:3])
