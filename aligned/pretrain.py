@@ -301,7 +301,7 @@ A GPT-NeoX of Pythia-14M's shape with a vocabulary of its own, trained by this p
 packages that its environment pins. It is here so that the book runs with no download. It is a small model of Python
 code and of nothing else: its numbers are not Pythia's.
 
-| | |
+| what | value |
 |---|---|
 | shape | {layers} layers, d_model {d_model}, {heads} heads, context {context}, {parameters:,} parameters |
 | vocabulary | {vocabulary} byte-level BPE tokens, {bytes_per_token:.2f} bytes a token on held-out text |
@@ -324,7 +324,7 @@ Sampled at temperature 0.7 with seeds 0, 1 and 2; what stands before `▶` is th
 
 
 def write_card(folder: Path, facts: dict[str, Any]) -> None:
-    shown = "\n\n".join(f"```python\n{c['prompt']}▶{c['continuation']}\n```" for c in facts["completions"])
+    shown = "\n\n".join(f"```text\n{c['prompt']}▶{c['continuation']}\n```" for c in facts["completions"])
     values = {
         **facts,
         **facts["spec"],

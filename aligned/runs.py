@@ -112,7 +112,7 @@ def provenance(runs: Sequence[Run]) -> str:
     weights = {m["model_fingerprint"] for m in made}
     return "\n".join(
         (
-            "| | |",
+            "| what | value |",
             "|---|---|",
             f"| language model | `{spec.model}`, layer {spec.layer}, weights {', '.join(sorted(weights))} |",
             f"| SAEs | {len(runs)}, width {spec.d_sae}, {spec.steps * spec.batch:,} tokens of `{spec.text}` each |",
