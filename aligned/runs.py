@@ -81,7 +81,7 @@ def sweep(specs: Sequence[RunSpec]) -> list[Run]:
     missing = [spec for spec in specs if not (store() / spec.name / "spec.json").exists()]
     for spec in missing:
         language_model(spec.model).hook(spec.layer)
-    print(f"{len(specs) - len(missing)} of {len(specs)} runs are in {store()}; {len(missing)} to train")
+    print(f"{len(specs) - len(missing)} of {len(specs)} runs are in the store; {len(missing)} to train")
     with tqdm(total=sum(s.tokens for s in missing), unit="tok", unit_scale=True, disable=not missing) as bar:
         for number, spec in enumerate(missing, 1):
             bar.set_description(
