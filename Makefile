@@ -24,17 +24,21 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --no-deps dictionary-learning==0.1.0  # the peer; with its needs it would replace torch
 	@touch $@
 
+# The book is built from a folder of its own, so that nothing else in the checkout is read as one of its pages.
+define build
+	@mkdir -p $(1)/aligned/data/embedded && cp aligned/data/embedded/README.md $(1)/aligned/data/embedded/
+	@cp -r book _config.yml _toc.yml $(1)/
+	$(BIN)/jupyter-book build --all -W -n --keep-going --path-output . $(1)
+	@test -f $(BUILD)/html/index.html && echo "open $(BUILD)/html/index.html"
+endef
+
 book: setup  ## run the figure notebooks with PRESET, and build the book from them
 	$(BIN)/python -m aligned.rerun --all --preset $(PRESET) --out $(BUILD)/$(PRESET)/notebooks
-	@mkdir -p $(BUILD)/$(PRESET)/aligned/data/embedded
-	@cp aligned/data/embedded/README.md $(BUILD)/$(PRESET)/aligned/data/embedded/
-	@cp -r book _config.yml _toc.yml $(BUILD)/$(PRESET)/
-	$(BIN)/jupyter-book build --all -W -n --keep-going --path-output . $(BUILD)/$(PRESET)
-	@test -f $(BUILD)/html/index.html && echo "open $(BUILD)/html/index.html"
+	$(call build,$(BUILD)/$(PRESET))
 
 html: setup  ## build the book from the committed, executed notebooks
-	$(BIN)/jupyter-book build --all -W -n --keep-going .
-	@test -f $(BUILD)/html/index.html && echo "open $(BUILD)/html/index.html"
+	@mkdir -p $(BUILD)/published && rm -rf $(BUILD)/published/notebooks && cp -r notebooks $(BUILD)/published/
+	$(call build,$(BUILD)/published)
 
 publish: setup  ## run the notebooks with their own values, in place: what is committed
 	$(BIN)/python -m aligned.rerun --all --out notebooks

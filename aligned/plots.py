@@ -58,18 +58,21 @@ def style() -> None:
     set_matplotlib_formats("svg", metadata={"Date": None})
 
 
-def over_l0(ax: Axes, records: pd.DataFrame, metric: str, name: str, lower_is_better: bool = False) -> None:
+def over_l0(ax: Axes, records: pd.DataFrame, metric: str, name: str) -> None:
     """A metric over L0: a point a run, a line through each arm's mean over seeds, labelled directly."""
-    for constraint, rows in records.groupby("constraint", sort=False):
-        colour = COLOURS[str(constraint)]
+    means = {
+        str(constraint): rows.groupby("sparsity")[["l0", metric]].mean().sort_values("l0")
+        for constraint, rows in records.groupby("constraint", sort=False)
+    }
+    highest = max(means, key=lambda constraint: means[constraint][metric].iloc[0])
+    for constraint, mean in means.items():
+        colour, rows = COLOURS[constraint], records[records.constraint == constraint]
         ax.scatter(rows.l0, rows[metric], s=14, color=colour, alpha=0.55, linewidths=0)
-        mean = rows.groupby("sparsity")[["l0", metric]].mean().sort_values("l0")
         ax.plot(mean.l0, mean[metric], color=colour)
-        right = constraint == records.constraint.iloc[0]
         ax.annotate(
-            label(str(constraint)),
-            (mean.l0.iloc[-1], mean[metric].iloc[-1]),
-            xytext=(4, -9 if right != lower_is_better else 7),
+            label(constraint),
+            (mean.l0.iloc[0], mean[metric].iloc[0]),
+            xytext=(0, 8) if constraint == highest else (10, -6),  # clear of the other arm's line
             textcoords="offset points",
             color=colour,
             weight="bold",

@@ -112,14 +112,12 @@ def provenance(runs: Sequence[Run]) -> str:
     weights = {m["model_fingerprint"] for m in made}
     return "\n".join(
         (
-            "| what | value |",
-            "|---|---|",
-            f"| language model | `{spec.model}`, layer {spec.layer}, weights {', '.join(sorted(weights))} |",
-            f"| SAEs | {len(runs)}, width {spec.d_sae}, {spec.steps * spec.batch:,} tokens of `{spec.text}` each |",
-            f"| device | {_all(made, 'device')}, {_all(made, 'threads')} threads |",
-            f"| training | {sum(m['seconds'] for m in made) / 60:.0f} minutes in all |",
-            f"| commit | {_all(made, 'commit', 10)} |",
-            f"| versions | {', '.join(f'{k} {v}' for k, v in made[0]['versions'].items())} |",
+            f"- language model: `{spec.model}`, layer {spec.layer}, weights {', '.join(sorted(weights))}",
+            f"- SAEs: {len(runs)}, width {spec.d_sae}, {spec.steps * spec.batch:,} tokens of `{spec.text}` each",
+            f"- trained on: {_all(made, 'device')}, {_all(made, 'threads')} threads a run, "
+            f"{sum(m['seconds'] for m in made) / 60:.0f} minutes in all",
+            f"- commit: {_all(made, 'commit', 10)}",
+            f"- versions: {', '.join(f'{k} {v}' for k, v in made[0]['versions'].items())}",
         )
     )
 
