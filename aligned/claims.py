@@ -92,8 +92,14 @@ class Finding:
     """What became of a claim: the verdict, the effect it rests on, and what stands in the way where there is none."""
 
     verdict: Verdict
-    effect: Interval | None
+    effect: Interval | None = None
+    at_l0: tuple[tuple[float, Interval], ...] = ()  # the same at each value of L0, from the least on
     reason: str = ""
+
+
+def by_l0(table: pd.DataFrame) -> tuple[tuple[float, Interval], ...]:
+    """The mean difference at each L0 of a table from `at_equal_l0`, with its interval over seeds."""
+    return tuple((float(l0), interval(rows.difference.to_numpy())) for l0, rows in table.groupby("l0"))
 
 
 def recovers_more(records: pd.DataFrame, constraint: str = "projected") -> Finding:
@@ -110,10 +116,11 @@ def recovers_more(records: pd.DataFrame, constraint: str = "projected") -> Findi
         table = at_equal_l0(records, "ce_recovered", ("none", constraint))
         overall = interval(table.groupby("seed").difference.mean().to_numpy())
     except ValueError as error:
-        return Finding("not testable here", None, str(error))
+        return Finding("not testable here", reason=str(error))
+    at_l0 = by_l0(table)
     if overall.seeds < 3:
-        return Finding("not testable here", overall, f"{overall.seeds} seeds, and the rule asks for three")
+        return Finding("not testable here", overall, at_l0, f"{overall.seeds} seeds, and the rule asks for three")
     if overall.low > 0:
-        return Finding("holds", overall)
-    above = [interval(rows.difference.to_numpy()).low > 0 for _, rows in table.groupby("l0")]
-    return Finding("holds in part" if np.mean(above) >= 1 / 3 else "does not hold", overall)
+        return Finding("holds", overall, at_l0)
+    above = np.mean([effect.low > 0 for _, effect in at_l0])
+    return Finding("holds in part" if above >= 1 / 3 else "does not hold", overall, at_l0)

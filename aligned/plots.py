@@ -5,9 +5,7 @@ from __future__ import annotations
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from aligned.claims import at_equal_l0, interval
+from aligned.claims import at_equal_l0, by_l0
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,20 +62,22 @@ def over_l0(ax: Axes, records: pd.DataFrame, metric: str, name: str) -> None:
         str(constraint): rows.groupby("sparsity")[["l0", metric]].mean().sort_values("l0")
         for constraint, rows in records.groupby("constraint", sort=False)
     }
-    highest = max(means, key=lambda constraint: means[constraint][metric].iloc[0])
+    widest = max(means, key=lambda constraint: means[constraint].l0.iloc[-1])
+    rising = all(mean[metric].iloc[-1] > mean[metric].iloc[0] for mean in means.values())
     for constraint, mean in means.items():
         colour, rows = COLOURS[constraint], records[records.constraint == constraint]
         ax.scatter(rows.l0, rows[metric], s=14, color=colour, alpha=0.55, linewidths=0)
         ax.plot(mean.l0, mean[metric], color=colour)
         ax.annotate(
             label(constraint),
-            (mean.l0.iloc[0], mean[metric].iloc[0]),
-            xytext=(0, 8) if constraint == highest else (10, -6),  # clear of the other arm's line
+            (mean.l0.iloc[-1], mean[metric].iloc[-1]),
+            xytext=(6, -3) if constraint == widest else (8, -12 if rising else 8),  # clear of the longer line
             textcoords="offset points",
             color=colour,
             weight="bold",
         )
     _log_l0(ax, records.l0)
+    ax.set_xlim(right=2.5 * records.l0.max())  # room for the labels
     ax.set_ylabel(name)
 
 
@@ -92,12 +92,10 @@ def difference_over_l0(ax: Axes, records: pd.DataFrame, metric: str, name: str, 
     for _, rows in table.groupby("seed"):
         ax.plot(rows.l0, rows.difference, color=COLOURS[constraint], alpha=0.35, linewidth=0.9)
     if table.seed.nunique() > 1:
-        at = [(l0, interval(rows.difference.to_numpy())) for l0, rows in table.groupby("l0")]
-        l0 = np.array([x for x, _ in at])
-        ax.plot(l0, [i.mean for _, i in at], color=COLOURS[constraint])
-        ax.fill_between(
-            l0, [i.low for _, i in at], [i.high for _, i in at], color=COLOURS[constraint], alpha=0.18, lw=0
-        )
+        l0, effects = zip(*by_l0(table))
+        low, high = [e.low for e in effects], [e.high for e in effects]
+        ax.plot(l0, [e.mean for e in effects], color=COLOURS[constraint])
+        ax.fill_between(l0, low, high, color=COLOURS[constraint], alpha=0.18, linewidth=0)
     ax.axhline(0, color=COLOURS["none"], linewidth=1)
     _log_l0(ax, table.l0)
 
