@@ -127,8 +127,7 @@ def collect(
         FloatingPointError: an activation that is not finite.
     """
     model.hook(layer)
-    if context > model.context:
-        raise ValueError(f"context is {context}; {model.name} takes blocks of at most {model.context} tokens")
+    model.check_context(context)
     place = store() / "pools" if place is None else place
     name = {"model": model.name, "weights": model.fingerprint, "layer": layer, "text": source, "split": split,
             "tokens": tokens, "context": context}  # fmt: skip

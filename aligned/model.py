@@ -81,6 +81,11 @@ class LanguageModel:
             raise ValueError(f"layer is {layer}; {self.name} has {self.n_layers} layers, 0 to {self.n_layers - 1}")
         return f"blocks.{layer}.hook_resid_post"
 
+    def check_context(self, context: int) -> None:
+        """Raise a `ValueError` for blocks longer than the model takes."""
+        if context > self.context:
+            raise ValueError(f"context is {context}; {self.name} takes blocks of at most {self.context} tokens")
+
     def is_special(self, tokens: Int[Tensor, "batch context"]) -> Bool[Tensor, "batch context"]:
         """True at BOS, at the separators between documents, and at every other special token."""
         ids = {*self.tokenizer.all_special_ids, *text.special_tokens(self.tokenizer)}

@@ -79,8 +79,8 @@ def sweep(specs: Sequence[RunSpec]) -> list[Run]:
     """The runs of many specs. Those with a model, layer and text in common share one pool of activations, so that the
     language model runs once. What is missing is checked and said before the first step."""
     missing = [spec for spec in specs if not (store() / spec.name / "spec.json").exists()]
-    for spec in missing:
-        language_model(spec.model).hook(spec.layer)
+    for at in sorted({(spec.model, spec.layer, spec.text, spec.context) for spec in missing}):
+        _check(*at)
     print(f"{len(specs) - len(missing)} of {len(specs)} runs are in the store; {len(missing)} to train")
     with tqdm(total=sum(s.tokens for s in missing), unit="tok", unit_scale=True, disable=not missing) as bar:
         for number, spec in enumerate(missing, 1):
@@ -89,6 +89,13 @@ def sweep(specs: Sequence[RunSpec]) -> list[Run]:
             )
             run(spec, bar.update)
     return [run(spec) for spec in specs]
+
+
+def _check(model: str, layer: int, source: str, context: int) -> None:
+    """Raise now what would otherwise be raised after long work: a model, layer, context or text that will not do."""
+    language_model(model).hook(layer)
+    language_model(model).check_context(context)
+    held_out_blocks(model, source, context, context)
 
 
 def records(runs: Iterable[Run], eval_tokens: int) -> pd.DataFrame:

@@ -87,10 +87,16 @@ def test_a_spec_refuses_what_is_not_allowed(field: str, value: object, error: ty
         dataclasses.replace(RunSpec(), **{field: value})
 
 
-def test_a_layer_out_of_range_is_refused_before_anything_is_trained(
+def test_what_will_not_do_is_refused_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path))
+    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path / "store"))
     with pytest.raises(ValueError, match="has 6 layers, 0 to 5"):
         aligned.sweep(grid(SMALL, layer=[3, 6]))
-    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="at most 256 tokens"):
+        aligned.sweep(grid(SMALL, context=[512]))
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("x = 1\n" * 20)
+    with pytest.raises(ValueError, match=r"held_out part|shorter than one block"):
+        aligned.sweep(grid(SMALL, text=[str(tmp_path / "text")]))
+    assert not (tmp_path / "store").exists()
