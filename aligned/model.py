@@ -68,7 +68,7 @@ class LanguageModel:
         total = hashlib.sha256()
         for key, value in sorted(self.bridge.original_model.state_dict().items()):
             total.update(key.rsplit(".", 1)[-1].encode())
-            total.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return total.hexdigest()[:16]
 
     def hook(self, layer: int) -> str:
