@@ -32,7 +32,7 @@ def saelens() -> Callable[[torch.Tensor], object]:
     def step(x: torch.Tensor) -> None:
         optimizer.zero_grad()
         sae.training_forward_pass(
-            TrainStepInput(sae_in=x, dead_neuron_mask=None, coefficients={}, n_training_steps=0)
+            TrainStepInput(sae_in=x, dead_neuron_mask=None, coefficients={}, n_training_steps=0, is_logging_step=False)
         ).loss.backward()
         optimizer.step()
 

@@ -58,3 +58,12 @@ def test_import_is_light() -> None:
 def test_code_is_clean(command: list[str]) -> None:
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import speed
+
+    monkeypatch.setattr(speed, "WARM_UP", 0)
+    monkeypatch.setattr(speed, "STEPS", 1)
+    speed.main()
+    assert capsys.readouterr().out.count("tokens/s") == 3
