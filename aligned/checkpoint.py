@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Mapping
+import shutil
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +17,43 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in one move: a reader sees the old one or the new one, never a half."""
+
+@contextmanager
+def _in_one_move(path: Path) -> Iterator[Path]:
+    """A place beside `path` to write to; what is there at the end takes path's place. A reader sees the old file or
+    the new one, never a half; an error leaves the old one and nothing else."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text(text, encoding="utf-8")
+        yield beside
         os.replace(beside, path)
+    except (OSError, SafetensorError) as error:
+        beside.unlink(missing_ok=True)
+        if any(f"os error {e}" in str(error) or getattr(error, "errno", None) == e for e in _NO_ROOM):
+            free = shutil.disk_usage(path.parent).free
+            raise OSError(
+                errno.ENOSPC,
+                f"no room to write {path.name} in {path.parent} ({free / 1e6:.0f} MB free). What was there is kept; "
+                "make room, or choose another place with ALIGNED_STORE, and run again: it goes on from there",
+            ) from error
+        raise
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def remove_halves(path: Path) -> None:
+    """Remove what a process that was killed while it wrote `path` has left beside it. For one process at a time."""
+    for half in path.parent.glob(f".{path.name}.*"):
+        half.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one move."""
+    with _in_one_move(path) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -32,15 +62,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Save tensors and JSON-able facts about them in one safetensors file, in one move."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, beside, {"meta": json.dumps(meta)})
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    """Save tensors, their checksums and JSON-able facts about them in one safetensors file, in one move.
+
+    Raises:
+        OSError: there is no room; the file that was there is kept.
+    """
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    facts = {"meta": json.dumps(meta), "checksums": json.dumps({k: _checksum(v) for k, v in tensors.items()})}
+    with _in_one_move(path) as beside:
+        save_file(tensors, beside, facts)
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -50,11 +80,19 @@ def load(path: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tens
         ValueError: the file is damaged or was not written by `save`.
     """
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            meta = json.loads((file.metadata() or {})["meta"])
-            return {key: file.get_tensor(key) for key in file.keys()}, meta  # noqa: SIM118 (not a dict)
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata() or {}
+            meta, checksums = json.loads(facts["meta"]), json.loads(facts["checksums"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        if {k: _checksum(v) for k, v in tensors.items()} != checksums:
+            raise KeyError("checksums differ")
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged, or is not a checkpoint of this project ({error})") from error
+    return {k: v.to(device) for k, v in tensors.items()}, meta
+
+
+def _checksum(tensor: Tensor) -> int:
+    return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy())
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:

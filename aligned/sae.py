@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from aligned.alignment import CONSTRAINTS, Constraint, householder_free, projected
 
-Activation = Literal["relu", "topk", "batchtopk"]
+Activation = Literal["relu", "p_anneal", "topk", "batchtopk"]
 Init = Literal["unit", "small"]
 
 
@@ -20,9 +20,10 @@ class SAE(nn.Module):
     Args:
         d_in: width of the activations.
         d_sae: number of features.
-        activation: `relu`; `topk` keeps the k largest pre-activations of each token; `batchtopk` the k x batch largest
+        activation: `relu`; `p_anneal`, a ReLU trained with another penalty; `topk` keeps the k largest pre-activations of each token; `batchtopk` the k x batch largest
             of a batch in training, and those over a learned threshold afterwards (arXiv 2412.06410).
-        sparsity: k for `topk` and `batchtopk`; the L1 coefficient for `relu` (used in training only).
+        sparsity: k for `topk` and `batchtopk`; the penalty's coefficient for `relu` and
+            `p_anneal` (used in training only).
         constraint: one of `aligned.alignment.CONSTRAINTS`.
         init: `unit`: tied rows of norm 1, no bias; `small`: tied rows of norm 0.1 and an encoder bias uniform in
             +-1/sqrt(d_in), as the paper's stack starts its ReLU SAEs (the bias is torch's default for a linear map).
@@ -92,7 +93,7 @@ class SAE(nn.Module):
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """Sparse codes, non-negative. `batchtopk` uses its threshold, once it has one."""
         f = self.pre_activations(x)
-        if self.activation == "relu":
+        if self.activation in ("relu", "p_anneal"):
             return f
         if self.activation == "batchtopk" and self.threshold >= 0:
             return f * (f > self.threshold)
@@ -146,7 +147,8 @@ def check_architecture(d_in: int, d_sae: int, activation: str, sparsity: float, 
     for name, size in (("d_in", d_in), ("d_sae", d_sae)):
         if size < 1:
             raise ValueError(f"{name} is {size}; it is a whole number of at least 1")
-    if activation == "relu" and not 0 <= sparsity < float("inf"):
-        raise ValueError(f"sparsity is {sparsity}; for relu it is the L1 coefficient, 0 or more")
-    if activation != "relu" and not (1 <= sparsity <= d_sae and sparsity == int(sparsity)):
+    if activation in ("relu", "p_anneal"):
+        if not 0 <= sparsity < float("inf"):
+            raise ValueError(f"sparsity is {sparsity}; for {activation} it is the penalty's coefficient, 0 or more")
+    elif not (1 <= sparsity <= d_sae and sparsity == int(sparsity)):
         raise ValueError(f"sparsity is {sparsity}; for {activation} it is k, a whole number from 1 to d_sae = {d_sae}")

@@ -1,13 +1,13 @@
 """Sparse codes, their decoding and its gradients: work that grows with the active features, not with the dictionary.
 
-`torch.nn.functional.embedding_bag` is all it takes: a weighted sum of rows. Decoding sums decoder rows over a token's
-features; the gradient of a weight row sums tokens over a feature's occurrences, which is the same with the roles of
-tokens and features exchanged.
+Decoding sums decoder rows over a token's features; the gradient of a weight row sums tokens over a feature's
+occurrences, which is the same with the roles of tokens and features exchanged.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -15,34 +15,40 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
+def kernels(x: Tensor) -> ModuleType:
+    """The compiled inner loops for the device that x is on."""
+    if x.is_cuda:
+        from aligned import kernels_cuda
+
+        return kernels_cuda
+    from aligned import kernels_cpu
+
+    return kernels_cpu
+
+
 @dataclass(frozen=True)
 class Codes:
-    """The non-zero codes of a batch, token by token (CSR)."""
+    """The codes of a batch, token by token (CSR). A value may be 0: then its feature says nothing."""
 
     values: Float[Tensor, " n"]
     features: Int[Tensor, " n"]
-    starts: Int[Tensor, " batch"]  # of each token's part of the two above
+    starts: Int[Tensor, " batch+1"]  # of each token's part of the two above, and their end
     d_sae: int
 
-    def decode(self, rows: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "batch d_in"]:
-        """f @ rows."""
-        return F.embedding_bag(self.features, rows, self.starts, mode="sum", per_sample_weights=self.values)
-
-    def gradient(self, rows: Float[Tensor, "d_sae d_in"], upstream: Float[Tensor, "batch d_in"]) -> Float[Tensor, " n"]:
-        """The gradient of `decode(rows)` by each value: <row of its feature, gradient at its token>."""
-        with torch.enable_grad():
-            values = self.values.detach().requires_grad_()
-            Codes(values, self.features, self.starts, self.d_sae).decode(rows.detach()).backward(upstream)
-        assert values.grad is not None
-        return values.grad
+    def reconstruct(
+        self, W_dec: Float[Tensor, "d_sae d_in"], b_dec: Float[Tensor, " d_in"], x: Float[Tensor, "batch d_in"]
+    ) -> tuple[Float[Tensor, "batch d_in"], Float[Tensor, " n"]]:
+        """`f @ W_dec + b_dec - x`, and for each code its inner product with the row of its feature: the gradient of
+        half the squared error by the code."""
+        return kernels(x).reconstruct(self.values, self.features, self.starts, W_dec, b_dec, x)
 
     def by_feature(self) -> ByFeature:
-        """The same entries, feature by feature."""
-        counts = torch.bincount(self.features, minlength=self.d_sae)
-        lengths = torch.diff(self.starts, append=self.starts.new_tensor([len(self.values)]))
-        tokens = torch.repeat_interleave(lengths)
-        order = self.features.argsort(stable=True)
-        return ByFeature(tokens[order], order, counts.cumsum(0) - counts, counts)
+        """The same codes, feature by feature."""
+        n = len(self.values)
+        tokens = torch.repeat_interleave(self.starts.diff(), output_size=n)
+        features, order = self.features.sort(stable=True)
+        edges = torch.arange(self.d_sae + 1, device=features.device, dtype=features.dtype)
+        return ByFeature(tokens[order].int(), order, torch.searchsorted(features, edges, out_int32=True))
 
 
 @dataclass(frozen=True)
@@ -51,34 +57,43 @@ class ByFeature:
 
     tokens: Int[Tensor, " n"]
     order: Int[Tensor, " n"]  # entry of the Codes that stands here
-    starts: Int[Tensor, " d_sae"]
-    counts: Int[Tensor, " d_sae"]
+    starts: Int[Tensor, " d_sae+1"]
 
     def sum(self, values: Float[Tensor, " n"], x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "d_sae d_in"]:
         """f^T @ x, f having these values at the codes' entries."""
-        weights = values[self.order]
-        return F.embedding_bag(self.tokens, x, self.starts, mode="sum", per_sample_weights=weights)
+        return kernels(x).weighted_sums(self.starts, self.tokens, values[self.order], x)
 
     def total(self, values: Float[Tensor, " n"]) -> Float[Tensor, " d_sae"]:
         """Sum of the values of each feature."""
-        feature = torch.repeat_interleave(self.counts)
-        return torch.zeros_like(self.starts, dtype=values.dtype).index_add_(0, feature, values[self.order])
+        return torch.segment_reduce(values[self.order], "sum", offsets=self.starts.long(), unsafe=True, initial=0)
+
+
+def join(a: Codes, b: Codes) -> Codes:
+    """The codes of two batches, one after the other."""
+    starts = torch.cat([a.starts, b.starts[1:] + len(a.values)])
+    return Codes(torch.cat([a.values, b.values]), torch.cat([a.features, b.features]), starts, a.d_sae)
+
+
+def positive(pre: Float[Tensor, "batch d_sae"]) -> Codes:
+    """Every pre-activation over 0 (on a CPU; elsewhere their number would have to be waited for)."""
+    return Codes(*kernels(pre).above(pre), pre.shape[1])
 
 
 def topk(pre: Float[Tensor, "batch d_sae"], k: int) -> Codes:
     """Each token's k largest pre-activations, those that are positive being its codes."""
-    values, features = pre.topk(k, dim=1, sorted=False)
-    return Codes(
-        values.float().relu().flatten(), features.flatten(), torch.arange(0, values.numel(), k, device=pre.device),
-        pre.shape[1],
-    )  # fmt: skip
+    values, features = pre.topk(k, dim=1, sorted=False) if pre.is_cuda else kernels(pre).topk(pre, k)
+    starts = torch.arange(0, values.numel() + 1, k, device=pre.device, dtype=torch.int32)
+    return Codes(values.float().relu().flatten(), features.int().flatten(), starts, pre.shape[1])
 
 
 def batch_topk(pre: Float[Tensor, "batch d_sae"], k: int) -> Codes:
     """The batch's k x batch largest pre-activations, those that are positive being its codes (arXiv 2412.06410)."""
-    top = pre.flatten().topk(k * len(pre), sorted=False)
-    places, order = top.indices.sort()  # token by token
-    per_token = torch.bincount(places // pre.shape[1], minlength=len(pre))
-    return Codes(
-        top.values[order].float().relu(), places % pre.shape[1], per_token.cumsum(0) - per_token, pre.shape[1]
-    )  # fmt: skip
+    batch, d_sae = pre.shape
+    if pre.is_cuda:
+        top = pre.flatten().topk(k * batch, sorted=False)
+        places, order = top.indices.sort()  # token by token
+        starts = torch.searchsorted(places, torch.arange(batch + 1, device=pre.device) * d_sae, out_int32=True)
+        return Codes(top.values[order].float().relu(), (places % d_sae).int(), starts, d_sae)
+    values, features, starts = kernels(pre).above(pre, k * batch)
+    kept = values.topk(min(k * batch, len(values)), sorted=False).indices.sort().values
+    return Codes(values[kept], features[kept], torch.searchsorted(kept, starts.long(), out_int32=True), d_sae)

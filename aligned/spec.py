@@ -22,8 +22,8 @@ class RunSpec:
         model: `embedded`, a local Hugging Face folder, or a hub id.
         layer: the residual stream after this layer.
         d_sae: number of features.
-        activation: relu, topk or batchtopk.
-        sparsity: k, or for relu the L1 coefficient.
+        activation: relu, p_anneal, topk or batchtopk.
+        sparsity: k, or for relu and p_anneal the penalty's coefficient.
         constraint: of the encoder; `none` is the standard SAE.
         init: `unit` or `small` (norm 0.1).
         seed: of the initialisation and of the data's order.
@@ -31,6 +31,8 @@ class RunSpec:
         batch: activations a step.
         lr: Adam's learning rate at its height.
         soft: coefficient of mean (a - 1)^2, used by the constraint `soft` alone.
+        auxk: coefficient of the dead features' auxiliary loss (TopK and BatchTopK; the paper's stack has 1/32). For the
+            standard SAE alone: aligned training goes without.
         text: source of the training text, as `aligned.text.documents` takes it.
         context: tokens in a block, BOS included.
 
@@ -50,6 +52,7 @@ class RunSpec:
     batch: int = 2048
     lr: float = 3e-4
     soft: float = 1.0
+    auxk: float = 0.0
     text: str = text.INSTALLED
     context: int = 256
 
@@ -63,9 +66,14 @@ class RunSpec:
             elif not isinstance(value, kind) or isinstance(value, bool):
                 raise TypeError(f"{field.name} is {value!r}; it is of type {kind.__name__}")
         check_architecture(1, self.d_sae, self.activation, self.sparsity, self.constraint, self.init)
-        for name, least in (("layer", 0), ("seed", 0), ("batch", 1), ("soft", 0), ("context", 2)):
+        for name, least in (("layer", 0), ("seed", 0), ("batch", 1), ("soft", 0), ("auxk", 0), ("context", 2)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is {least} or more")
+        if self.auxk and (self.constraint != "none" or self.activation not in ("topk", "batchtopk")):
+            raise ValueError(
+                f"auxk is {self.auxk} with {self.activation} and {self.constraint}; it goes with topk or batchtopk and "
+                "the constraint none, and is 0 for all others"
+            )
         if not 0 < self.lr < 1:
             raise ValueError(f"lr is {self.lr}; it lies between 0 and 1")
         if self.tokens < self.batch:

@@ -1,15 +1,15 @@
 """Training: the settings of the paper's stack (`dictionary_learning`'s demo), scaled to the token budget.
 
 Adam with a linear warm-up and a linear decay over the last fifth; squared error summed over d_in and averaged over the
-batch; for ReLU plus lambda |f|_1 with a warm-up of its own; decoder rows of norm 1 (the gradient along a row is
-removed, the row is rescaled after the step); products in bf16, weights in float32. Nothing here depends on the
-constraint but the three lines that say so.
+batch; for ReLU a sparsity penalty with a warm-up of its own (`aligned.penalty`); decoder rows of norm 1 (the gradient
+along a row is removed, the row is rescaled after the step). One product, x W_enc, is dense and in bf16; weights are
+float32. Nothing here depends on the constraint but the few lines that say so.
 """
 
 from __future__ import annotations
 
-import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,32 +19,38 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from aligned import checkpoint
+from aligned import checkpoint, kernels_cpu
 from aligned.activations import Activations
-from aligned.alignment import Rows, alignment_penalty, alignment_score, dot, projected
+from aligned.alignment import Constraint, Rows, alignment_penalty, alignment_score, dot, projected
+from aligned.penalty import Penalty
 from aligned.sae import SAE
-from aligned.sparse import batch_topk, topk
+from aligned.sparse import Codes, batch_topk, join, kernels, positive, topk
 from aligned.spec import RunSpec
 
-# Of the demo's 24,414 steps (50M tokens): 1000 steps of warm-up, 5000 of sparsity warm-up, decay over the last 20 %,
-# the threshold from step 1000 on; a feature is dead that has not fired for 10M tokens.
-WARMUP, SPARSITY_WARMUP, DECAY, THRESHOLD_START, DEAD = 1000 / 24414, 5000 / 24414, 0.2, 1000 / 24414, 0.2
+# Of the demo's 24,414 steps (50M tokens): 1000 steps of warm-up, decay over the last 20 %, the threshold from step 1000
+# on; a feature is dead that has not fired for 10M tokens.
+WARMUP, DECAY, THRESHOLD_START, DEAD = 1000 / 24414, 0.2, 1000 / 24414, 0.2
 THRESHOLD_MEMORY = 0.999
 CLIP = 1.0  # of the gradient's norm, TopK and BatchTopK only, as in the paper's stack
+# Constraints whose part of the step is folded into the pass over the rows that every step makes anyway (e = v, or e
+# `projected`); the gradients of the others go through autograd.
+FOLDED: tuple[Constraint, ...] = ("none", "post_step", "projected")
+DENSE = 1 / 50  # share of active features from which on dense products are faster than sparse sums
+LOOK = 32  # tokens that it is estimated from
 LOG_ROWS = 50
 COLUMNS = ("step", "tokens", "loss", "l0", "fvu", "dead", "alignment_mean", "alignment_p05", "alignment_p95")
 
 
 @dataclass
 class Gradients:
-    """The loss of a batch, and its gradients by the encoder rows, the decoder and the biases."""
+    """The loss of a batch, and its gradients by the encoder rows, the decoder, the encoder bias and x_hat."""
 
     loss: Float[Tensor, ""]
     error: Float[Tensor, ""]  # mean of |x - x_hat|^2
-    g: Float[Tensor, "batch d_in"]  # by x_hat
     e: Rows
     d: Rows
     b_enc: Float[Tensor, " d_sae"]
+    x_hat: Float[Tensor, " d_in"]  # summed over the batch
     l0: Float[Tensor, ""]
     fired: Bool[Tensor, " d_sae"]
 
@@ -52,105 +58,179 @@ class Gradients:
 class Trainer:
     """One SAE in training: what changes from step to step, and how.
 
+    The products with the batch are differentiated by hand, which saves half of them; where codes are few only one of
+    them is dense, the one that finds the codes. Nothing in a step waits for a GPU.
+
     Args:
         sae: as initialised; it is trained in place.
         spec: how to train it.
-        bf16: products with the batch in bf16; float32 otherwise.
+        bf16: dense products in bf16; float32 otherwise.
     """
 
     def __init__(self, sae: SAE, spec: RunSpec, bf16: bool = True) -> None:
         self.sae, self.spec = sae, spec
-        self.products = torch.bfloat16 if bf16 else torch.float32
         self.step = 0
-        self.optimizer = torch.optim.Adam([p for p in sae.parameters()], lr=spec.lr, fused=True)
-        self.unfired = torch.zeros(sae.d_sae, dtype=torch.long, device=sae.b_dec.device)  # tokens since a feature fired
+        device = sae.b_dec.device
+        self.optimizer = torch.optim.Adam(sae.parameters(), lr=spec.lr, fused=True)
+        self.is_relu = sae.activation in ("relu", "p_anneal")
+        self.penalty = Penalty(
+            spec.sparsity if self.is_relu else 0.0, spec.steps, sae.activation == "p_anneal", device
+        )  # fmt: skip
+        self.encoder = torch.empty_like(sae.W_dec, dtype=torch.bfloat16 if bf16 else torch.float32)  # e
+        self.pre = self.encoder.new_empty(0)  # pre-activations; their memory is used again at each step
+        self.unfired = torch.zeros(sae.d_sae, dtype=torch.long, device=device)  # tokens since a feature fired
+        self.failed = torch.tensor(-1, device=device)  # the first step whose loss was not finite
+        self._write_encoder(normalise=False)
 
     @torch.no_grad()
     def update(self, x: Float[Tensor, "batch d_in"]) -> dict[str, Tensor]:
-        """One step. Returns loss, L0 and FVU of the batch, before the step.
-
-        The products with the batch are differentiated by hand, which saves half of them; what is left, the encoder as
-        a function of the free parameter and the decoder, goes through autograd.
-        """
-        sae, spec = self.sae, self.spec
-        if self.step == 0 and sae.activation != "relu":
+        """One step. Returns loss, L0 and FVU of the batch, before the step."""
+        sae, p = self.sae, self.encoder.dtype
+        if self.step == 0 and not self.is_relu:
             sae.b_dec.copy_(geometric_median(x))
-        with torch.enable_grad():
-            e = sae.encoder_rows
-        found = self._dense(x, e) if sae.activation == "relu" else self._sparse(x, e)
-        roots, gradients = [e], [found.e]
-        if sae.constraint == "soft":
-            with torch.enable_grad():
-                roots.append(spec.soft * alignment_penalty(e, sae.W_dec))
-            gradients.append(torch.ones_like(found.loss))
-            found.loss += roots[-1].detach()
-        torch.autograd.backward(roots, gradients)
-        sae.W_dec.grad = found.d if sae.W_dec.grad is None else sae.W_dec.grad.add_(found.d)
+        centred = x - sae.b_dec
+        if len(self.pre) != len(x):
+            self.pre = self.encoder.new_empty(len(x), sae.d_sae)
+        torch.addmm(sae.b_enc.to(p), centred.to(p), self.encoder.T, out=self.pre)
+        found = self._dense(x, centred) if self._many_active() else self._sparse(x, centred)
         sae.b_enc.grad = found.b_enc
-        sae.b_dec.grad = found.g.sum(0) - found.b_enc @ e
-
-        self.optimizer.param_groups[0]["lr"] = spec.lr * learning_rate_scale(self.step, spec.steps)
-        remove_parallel_gradient(sae.W_dec)
-        if sae.activation != "relu":
-            torch.nn.utils.clip_grad_norm_(sae.parameters(), CLIP)
+        sae.b_dec.grad = found.x_hat - (found.b_enc.to(p) @ self.encoder).float()
+        squares = self._pull_back(found)
+        if not self.is_relu:
+            squares = squares + found.b_enc.square().sum() + sae.b_dec.grad.square().sum()
+            self._clip(squares.sqrt())
+        self.optimizer.param_groups[0]["lr"] = self.spec.lr * learning_rate_scale(self.step, self.spec.steps)
         self.optimizer.step()
-        self.optimizer.zero_grad()
-        sae.W_dec /= sae.W_dec.norm(dim=1, keepdim=True)
-        if sae.constraint == "post_step":
-            sae.free.copy_(projected(sae.free, sae.W_dec))
-        self.unfired += len(x)
-        self.unfired[found.fired] = 0
+        self._write_encoder(normalise=True)
+        self.unfired.add_(len(x)).masked_fill_(found.fired, 0)
+        self.failed.masked_fill_((self.failed < 0) & ~found.loss.isfinite(), self.step)
         self.step += 1
         variance = (x - x.mean(0)).square().sum(1).mean()
         return {"loss": found.loss, "l0": found.l0, "fvu": found.error / variance}
 
-    def _dense(self, x: Float[Tensor, "batch d_in"], e: Rows) -> Gradients:
-        """ReLU: all codes at once, in the products' own precision."""
-        sae, p = self.sae, self.products
-        encoder, decoder, centred = e.detach().to(p), sae.W_dec.to(p), (x - sae.b_dec).to(p)
-        f = torch.addmm(sae.b_enc.to(p), centred, encoder.T).relu_()
+    def _many_active(self) -> bool:
+        """Whether so many features are active that dense products are faster. A GPU has those to spare, and would have
+        to be waited for to know; on a CPU the powers of p-annealing are too dear for them."""
+        if not self.is_relu or self.pre.is_cuda:
+            return self.is_relu
+        return self.penalty.p(self.step)[0] == 1 and (self.pre[:LOOK] > 0).float().mean().item() > DENSE
+
+    def _dense(self, x: Float[Tensor, "batch d_in"], centred: Float[Tensor, "batch d_in"]) -> Gradients:
+        """All codes at once, in the products' own precision."""
+        sae, p = self.sae, self.encoder.dtype
+        decoder, f = sae.W_dec.to(p), self.pre.relu_()
         difference = (f @ decoder).float() + sae.b_dec - x
-        penalty = self.spec.sparsity * self._sparsity_scale()
         g = 2 / len(x) * difference
-        g_f = (g.to(p) @ decoder.T).add_(penalty / len(x))
-        g_pre = torch.ops.aten.threshold_backward(g_f, f, 0)
+        penalty, by_code = self.penalty(f, self.step, len(x))
+        g_pre = torch.ops.aten.threshold_backward((g.to(p) @ decoder.T).add_(by_code), f, 0)
         error = difference.square().sum(1).mean()
-        one = x.new_ones(1).to(p)  # sums as products with 1, which in bf16 are far faster than sums
-        one_each = one.expand(sae.d_sae)
+        ones = x.new_ones(len(x)).to(p)  # sums as products with 1, which in bf16 are far faster than sums
         return Gradients(
-            loss=error + penalty * (f @ one_each).float().mean(),
+            loss=error + penalty,
             error=error,
-            g=g,
-            e=(g_pre.T @ centred).float(),
+            e=(g_pre.T @ centred.to(p)).float(),
             d=(f.T @ g.to(p)).float(),
-            b_enc=(g_pre.T @ one.expand(len(x))).float(),
-            l0=((f > 0).to(p) @ one_each).float().mean(),
+            b_enc=(g_pre.T @ ones).float(),
+            x_hat=g.sum(0),
+            l0=(ones @ (f > 0).to(p)).float().sum() / len(x),
             fired=f.amax(0) > 0,
         )
 
-    def _sparse(self, x: Float[Tensor, "batch d_in"], e: Rows) -> Gradients:
-        """TopK and BatchTopK: one dense product, to find the codes; all else is sparse, in float32."""
-        sae, p = self.sae, self.products
-        centred = x - sae.b_dec
-        pre = torch.addmm(sae.b_enc.to(p), centred.to(p), e.detach().to(p).T)
-        codes = (topk if sae.activation == "topk" else batch_topk)(pre, sae.k)
-        if sae.activation == "batchtopk" and self.step > THRESHOLD_START * self.spec.steps:
-            self._follow_threshold(codes.values)
-        difference = codes.decode(sae.W_dec) + sae.b_dec - x
-        g = 2 / len(x) * difference
-        g_values = codes.gradient(sae.W_dec, g) * (codes.values > 0)
-        where = codes.by_feature()
+    def _sparse(self, x: Float[Tensor, "batch d_in"], centred: Float[Tensor, "batch d_in"]) -> Gradients:
+        """The codes alone, in float32."""
+        sae = self.sae
+        codes = self._codes()
+        active = codes.values > 0
+        difference, dots = codes.reconstruct(sae.W_dec, sae.b_dec, x)
+        penalty, by_code = self.penalty(codes.values, self.step, len(x))
         error = difference.square().sum(1).mean()
-        return Gradients(
-            loss=error.clone(),
+        g = 2 / len(x) * difference
+        g_pre = (2 / len(x) * dots + by_code) * active
+        where = codes.by_feature()
+        found = Gradients(
+            loss=error + penalty,
             error=error,
-            g=g,
-            e=where.sum(g_values, centred),
+            e=where.sum(g_pre, centred),
             d=where.sum(codes.values, g),
-            b_enc=where.total(g_values),
-            l0=(codes.values > 0).sum() / len(x),
-            fired=where.total((codes.values > 0).float()) > 0,
+            b_enc=where.total(g_pre),
+            x_hat=g.sum(0),
+            l0=active.sum() / len(x),
+            fired=torch.zeros_like(self.unfired).index_add_(0, codes.features, active.long()) > 0,
         )
+        if self.spec.auxk:
+            self._add_auxk(found, centred, difference)
+        return found
+
+    def _codes(self) -> Codes:
+        if self.is_relu:
+            return positive(self.pre)
+        if self.sae.activation == "topk":
+            return topk(self.pre, self.sae.k)
+        codes = batch_topk(self.pre, self.sae.k)
+        if self.step > THRESHOLD_START * self.spec.steps:
+            self._follow_threshold(codes.values)
+        return codes
+
+    def _add_auxk(
+        self, found: Gradients, centred: Float[Tensor, "batch d_in"], difference: Float[Tensor, "batch d_in"]
+    ) -> None:
+        """Add the loss and gradients of the dead features' attempt at the error (arXiv 2406.04093, appendix A.2). This
+        alone waits for a GPU: the number of dead features decides the shapes."""
+        sae, batch = self.sae, len(centred)
+        dead = ((self.unfired + batch >= DEAD * self.spec.tokens) & ~found.fired).nonzero().squeeze(1)
+        if not len(dead):
+            return
+        top = topk(self.pre[:, dead], min(sae.d_in // 2, len(dead)))
+        codes = Codes(top.values, dead[top.features].int(), top.starts, sae.d_sae)
+        off, dots = codes.reconstruct(sae.W_dec, torch.zeros_like(sae.b_dec), -difference)
+        scale = self.spec.auxk / (difference - difference.mean(0)).square().sum(1).mean()
+        g_pre = 2 / batch * scale * dots * (codes.values > 0)
+        where = codes.by_feature()
+        found.loss += scale * off.square().sum(1).mean()
+        found.e += where.sum(g_pre, centred)
+        found.d += where.sum(codes.values, 2 / batch * scale * off)
+        found.b_enc += where.total(g_pre)
+
+    def _pull_back(self, found: Gradients) -> Float[Tensor, ""]:
+        """Set the gradients of the free parameter and the decoder from those by the encoder rows and the decoder, what
+        lies along a decoder row removed. Returns their squared norm."""
+        sae = self.sae
+        if sae.constraint in FOLDED:
+            sae.free.grad, sae.W_dec.grad = found.e, found.d
+            return kernels(found.e).pull_back(found.e, found.d, sae.free, sae.W_dec, self._aligned).sum()
+        for parameter in filter(None.__ne__, (sae.free, sae.W_dec)):
+            parameter.grad = None
+        with torch.enable_grad():
+            roots, gradients = [sae.encoder_rows], [found.e]
+            if sae.constraint == "soft":
+                roots.append(self.spec.soft * alignment_penalty(sae.encoder_rows, sae.W_dec))
+                gradients.append(torch.ones_like(found.loss))
+                found.loss += roots[1].detach()
+        torch.autograd.backward(roots, gradients)
+        sae.W_dec.grad = found.d if sae.W_dec.grad is None else sae.W_dec.grad.add_(found.d)
+        remove_parallel_gradient(sae.W_dec)
+        return sum(p.grad.square().sum() for p in (sae.free, sae.W_dec) if p is not None)
+
+    @property
+    def _aligned(self) -> bool:
+        return self.sae.constraint == "projected"
+
+    def _write_encoder(self, normalise: bool) -> None:
+        """e for the next step's product; before that, if asked, decoder rows to norm 1, and what `post_step` does."""
+        sae = self.sae
+        if sae.constraint in ("none", "projected"):
+            kernels(sae.W_dec).encoder(sae.free, sae.W_dec, self._aligned, normalise, self.encoder)
+            return
+        if normalise:
+            sae.W_dec /= sae.W_dec.norm(dim=1, keepdim=True)
+            if sae.constraint == "post_step":
+                sae.free.copy_(projected(sae.free, sae.W_dec))
+        self.encoder.copy_(sae.encoder_rows)
+
+    def _clip(self, norm: Float[Tensor, ""]) -> None:
+        """Have the optimizer divide the gradients so that their norm is at most CLIP."""
+        self.optimizer.grad_scale = ((norm + 1e-6) / CLIP).clamp_min(1)  # type: ignore[attr-defined]
+        self.optimizer.found_inf = torch.zeros_like(norm)  # type: ignore[attr-defined]
 
     def _follow_threshold(self, values: Float[Tensor, " n"]) -> None:
         """BatchTopK's threshold: a running mean of the least positive code that each batch keeps."""
@@ -158,9 +238,6 @@ class Trainer:
         least = torch.where(least.isfinite(), least, 0.0)
         memory = torch.where(self.sae.threshold < 0, 0.0, THRESHOLD_MEMORY)
         self.sae.threshold.copy_(memory * self.sae.threshold + (1 - memory) * least)
-
-    def _sparsity_scale(self) -> float:
-        return min(1.0, self.step / max(1, round(SPARSITY_WARMUP * self.spec.steps)))
 
     @torch.no_grad()
     def dead(self) -> float:
@@ -170,14 +247,18 @@ class Trainer:
     def tensors(self) -> dict[str, Tensor]:
         """All that a later step depends on."""
         state = {f"sae.{k}": v for k, v in self.sae.state_dict().items()}
-        return state | checkpoint.optimizer_tensors(self.optimizer, "adam") | {"unfired": self.unfired}
+        state |= {"unfired": self.unfired, "coefficient": self.penalty.coefficient, "recent": self.penalty.recent}
+        return state | checkpoint.optimizer_tensors(self.optimizer, "adam")
 
     def restore(self, tensors: dict[str, Tensor], step: int) -> None:
         """Go on where `tensors` were taken."""
         self.sae.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("sae.")})
         checkpoint.restore_optimizer(self.optimizer, "adam", tensors)
         self.unfired.copy_(tensors["unfired"])
+        self.penalty.coefficient.copy_(tensors["coefficient"])
+        self.penalty.recent.copy_(tensors["recent"])
         self.step = step
+        self._write_encoder(normalise=False)
 
 
 def train(
@@ -189,10 +270,14 @@ def train(
 ) -> tuple[SAE, float]:
     """Train an SAE to the end, from the checkpoint in `folder` if there is one.
 
+    The batch of a step is a function of the seed and the step alone, so a run that is stopped, or killed, and started
+    again ends with the same bits. A checkpoint that is damaged or another spec's is set aside, named in a warning, and
+    training starts over.
+
     Args:
         spec: what to train.
         activations: where its batches come from.
-        folder: for `checkpoint.safetensors` and `log.csv`.
+        folder: for `checkpoint.safetensors` and `log.csv`; one process at a time.
         save_every: seconds between checkpoints.
         progress: called with the number of tokens after each step; a bar of its own by default.
 
@@ -201,19 +286,17 @@ def train(
 
     Raises:
         FloatingPointError: the loss is no longer finite; names the step; the last checkpoint is kept.
+        OSError: no room for a checkpoint; the last one is kept.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        kernels_cpu.keep_freed_memory()
     sae = SAE(
         activations.d_in, spec.d_sae, spec.activation, spec.sparsity, spec.constraint, spec.init, spec.seed
     ).to(device)  # fmt: skip
     trainer = Trainer(sae, spec)
     place, log = folder / "checkpoint.safetensors", folder / "log.csv"
-    rows: list[str] = []
-    before = 0.0
-    if place.exists():
-        tensors, meta = checkpoint.load(place, device)
-        trainer.restore(tensors, meta["step"])
-        rows, before = meta["log"], meta["seconds"]
+    rows, before = _resume(trainer, place)
     started = saved = time.perf_counter()
     bar = None
     if progress is None:
@@ -223,24 +306,43 @@ def train(
     while trainer.step < spec.steps:
         stats = trainer.update(activations.batch(spec.seed, trainer.step, spec.batch).to(device))
         progress(spec.batch)
-        if not math.isfinite(stats["loss"].item()):
-            raise FloatingPointError(
-                f"the loss is {stats['loss'].item()} at step {trainer.step - 1} of {spec.name}; a smaller lr than "
-                f"{spec.lr:g} may help. The last checkpoint is kept in {folder}"
-            )
         last = trainer.step == spec.steps
+        save = last or time.perf_counter() - saved > save_every
+        if (save or trainer.step % every == 0) and (failed := int(trainer.failed)) >= 0:
+            raise FloatingPointError(
+                f"the loss is not finite at step {failed} of {spec.name}; a smaller lr than {spec.lr:g} may help. "
+                f"The last checkpoint before it is kept in {folder}"
+            )
         if trainer.step % every == 0 or last:
             rows.append(_log_row(trainer, stats))
             if bar is not None:
                 bar.set_postfix_str(f"loss {stats['loss']:.4f}, L0 {stats['l0']:.1f}, FVU {stats['fvu']:.4f}")
-        if last or time.perf_counter() - saved > save_every:
+        if save:
             saved = time.perf_counter()
-            meta = {"step": trainer.step, "log": rows, "seconds": before + saved - started}
-            checkpoint.save(place, trainer.tensors(), meta)
+            facts = {"spec": spec.hash, "step": trainer.step, "log": rows, "seconds": before + saved - started}
+            checkpoint.save(place, trainer.tensors(), facts)
     checkpoint.write_text(log, "\n".join([",".join(COLUMNS), *rows]) + "\n")
     if bar is not None:
         bar.close()
     return sae, before + time.perf_counter() - started
+
+
+def _resume(trainer: Trainer, place: Path) -> tuple[list[str], float]:
+    """Put the trainer where the checkpoint was taken. Returns the log up to there and the seconds it took."""
+    checkpoint.remove_halves(place)
+    if not place.exists():
+        return [], 0.0
+    try:
+        tensors, facts = checkpoint.load(place, trainer.sae.b_dec.device)
+        if facts.get("spec") != trainer.spec.hash:
+            raise ValueError(f"{place} is a checkpoint of another spec ({facts.get('spec')}), not {trainer.spec.hash}")
+    except ValueError as error:
+        aside = place.with_name(f"refused-{place.name}")
+        place.replace(aside)
+        warnings.warn(f"{error}. It is set aside as {aside.name}; training starts over", stacklevel=3)
+        return [], 0.0
+    trainer.restore(tensors, facts["step"])
+    return facts["log"], facts["seconds"]
 
 
 def _log_row(trainer: Trainer, stats: dict[str, Tensor]) -> str:

@@ -1,65 +1,186 @@
-"""Tokens per second of a training step, ours beside SAELens's trainer, in one run: `make bench`."""
+"""Speed and memory of one training step, beside the peers' and beside the machine's own limit.
+
+    python -m benchmarks.speed                       # S, M and L, a quarter of an hour on two cores
+    python -m benchmarks.speed --shapes M --arms aligned standard
+
+Every arm is measured in a process of its own, so that its peak of memory is its own and none runs with what another
+has set. A step is the whole of it: forward, backward, optimizer, bookkeeping. The table is printed, and written as
+JSON for the page "Cost" of the book.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
+import platform
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from aligned.sae import SAE
-from aligned.spec import RunSpec
-from aligned.train import Trainer
+from aligned.checkpoint import write_json
 
-D_IN, D_SAE, BATCH, K = 128, 2048, 2048, 32
-WARM_UP, STEPS = 3, 9
+BATCH, K, RELU_L0, STEPS, WARM_UP = 2048, 32, 64, 7, 3
+SHAPES = {"S": (128, 2048), "M": (768, 16384), "L": (768, 65536), "XL": (2304, 65536)}
+OURS = ("aligned", "standard")
+SAELENS = ("SAELens", "SAELens, sparse", "SAELens, autocast", "SAELens, both")
+ARMS = {
+    "topk": ("floor", *OURS, *SAELENS, "dictionary_learning", "dictionary_learning, autocast"),
+    "batchtopk": (*OURS, *SAELENS, "dictionary_learning", "dictionary_learning, autocast"),
+    "relu": (*OURS, "SAELens", "SAELens, autocast", "dictionary_learning", "dictionary_learning, autocast"),
+}
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+RESULT = Path(__file__).parents[1] / "results" / f"cost-{DEVICE}.json"
+Step = Callable[[Tensor], object]
 
 
-def ours(constraint: str) -> Callable[[torch.Tensor], object]:
-    spec = RunSpec(d_sae=D_SAE, sparsity=K, constraint=constraint)  # type: ignore[arg-type]
-    trainer = Trainer(SAE(D_IN, D_SAE, "topk", K, spec.constraint), spec)
-    return trainer.update
+def bias_for_l0(pre: Tensor) -> Tensor:
+    """The bias with which RELU_L0 features a token are over 0."""
+    rows = pre[:64].float()
+    return -rows.kthvalue(rows.shape[1] - RELU_L0, dim=1).values.mean()
 
 
-def saelens() -> Callable[[torch.Tensor], object]:
-    from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
-    from sae_lens.saes.sae import TrainStepInput
+def ours(activation: str, d_in: int, d_sae: int, arm: str, x: Tensor) -> Step:
+    from aligned import kernels_cpu
+    from aligned.sae import SAE
+    from aligned.spec import RunSpec
+    from aligned.train import Trainer
 
-    sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=D_IN, d_sae=D_SAE, k=K, device="cpu"))
-    optimizer = torch.optim.Adam(sae.parameters())
+    kernels_cpu.keep_freed_memory()
+    sparsity, constraint = (1e-3 if activation == "relu" else K), ("none" if arm == "standard" else "projected")
+    spec = RunSpec(d_sae=d_sae, activation=activation, sparsity=sparsity, constraint=constraint)  # type: ignore[arg-type]
+    sae = SAE(d_in, d_sae, spec.activation, spec.sparsity, spec.constraint).to(DEVICE)
+    if activation == "relu":
+        sae.b_enc.data += bias_for_l0(x @ sae.W_enc)
+    return Trainer(sae, spec).update
 
-    def step(x: torch.Tensor) -> None:
-        optimizer.zero_grad()
-        sae.training_forward_pass(
-            TrainStepInput(sae_in=x, dead_neuron_mask=None, coefficients={}, n_training_steps=0, is_logging_step=False)
-        ).loss.backward()
-        optimizer.step()
+
+def saelens(activation: str, d_in: int, d_sae: int, arm: str, x: Tensor) -> Step:
+    import sae_lens as s
+    from sae_lens.config import SAETrainerConfig
+    from sae_lens.training.sae_trainer import SAETrainer
+
+    common: dict[str, Any] = {"d_in": d_in, "d_sae": d_sae, "device": DEVICE}
+    if activation != "relu" and arm in ("SAELens, sparse", "SAELens, both"):
+        common["use_sparse_activations"] = True
+    if activation == "topk":
+        sae = s.TopKTrainingSAE(s.TopKTrainingSAEConfig(**common, k=K))
+    elif activation == "batchtopk":
+        sae = s.BatchTopKTrainingSAE(s.BatchTopKTrainingSAEConfig(**common, k=K))
+    else:
+        sae = s.StandardTrainingSAE(s.StandardTrainingSAEConfig(**common, l1_coefficient=1e-3))
+        sae.b_enc.data += bias_for_l0(x @ sae.W_enc)
+    config = SAETrainerConfig(
+        total_training_samples=10**9, train_batch_size_samples=BATCH, lr_end=3e-5, device=DEVICE,
+        autocast=arm in ("SAELens, autocast", "SAELens, both"),
+    )  # fmt: skip
+    return SAETrainer(config, sae, iter([x])).step
+
+
+def dictionary_learning(activation: str, d_in: int, d_sae: int, arm: str, x: Tensor) -> Step:
+    from tests import peer
+
+    sparsity = 1e-3 if activation == "relu" else K
+    trainer = peer.trainer(activation, 10**6, d_in, d_sae, sparsity, 3e-4, DEVICE)
+    if activation == "relu":
+        trainer.ae.encoder.bias.data += bias_for_l0(x @ trainer.ae.encoder.weight.T + trainer.ae.encoder.bias)
+    number = iter(range(10**6))
+
+    def step(x: Tensor) -> None:
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=arm.endswith("autocast")):
+            trainer.update(next(number), x)
 
     return step
 
 
+def floor(activation: str, d_in: int, d_sae: int, arm: str, x: Tensor) -> Step:
+    """What no step can do without: the product that finds the codes, in bf16, and the selection of the largest."""
+    from aligned import kernels_cpu
+
+    kernels_cpu.keep_freed_memory()
+    W_enc, pre = torch.randn(d_sae, d_in, device=DEVICE).bfloat16().T, torch.empty(BATCH, d_sae, device=DEVICE).bfloat16()
+    return lambda x: torch.mm(x.bfloat16(), W_enc, out=pre).topk(K, sorted=False)
+
+
+def measure(shape: str, activation: str, arm: str) -> dict[str, Any]:
+    """Median seconds of a step, its spread, and the process's peak of memory."""
+    import resource
+
+    d_in, d_sae = SHAPES[shape]
+    torch.manual_seed(0)
+    x = torch.randn(BATCH, d_in, device=DEVICE) / d_in**0.5
+    make = {"f": floor, "a": ours, "s": ours, "S": saelens, "d": dictionary_learning}[arm[0]]
+    step = make(activation, d_in, d_sae, arm, x)
+    seconds = []
+    for number in range(WARM_UP + STEPS):
+        wait()
+        start = time.perf_counter()
+        step(x)
+        wait()
+        if number >= WARM_UP:
+            seconds.append(time.perf_counter() - start)
+    gpu = torch.cuda.max_memory_allocated() if DEVICE == "cuda" else None
+    peak = gpu if gpu is not None else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"shape": shape, "d_in": d_in, "d_sae": d_sae, "activation": activation, "arm": arm,
+            "seconds": statistics.median(seconds), "least": min(seconds), "most": max(seconds),
+            "peak_gb": peak / 1e9}  # fmt: skip
+
+
+def wait() -> None:
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+def each_in_its_own_process(jobs: list[tuple[str, str, str]]) -> Iterator[dict[str, Any]]:
+    for job in jobs:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.speed", "--one", *job], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["killed: out of memory?"])[-1]
+            print(f"{'/'.join(job):60s} failed: {reason}")
+            continue
+        row = json.loads(done.stdout.splitlines()[-1])
+        print(
+            f"{row['shape']:3s} {row['activation']:10s} {row['arm']:32s} {1000 * row['seconds']:9.1f} ms/step "
+            f"{BATCH / row['seconds']:11,.0f} tokens/s {row['peak_gb']:6.1f} GB",
+            flush=True,
+        )
+        yield row
+
+
 def main() -> None:
-    arms = {
-        "standard": ours("none"),
-        "aligned": ours("projected"),
-        "SAELens, its forward pass and plain Adam": saelens(),
-    }
-    x = torch.randn(BATCH, D_IN)
-    x /= x.square().sum(1).mean().sqrt()
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
-    for number in range(WARM_UP + STEPS):  # in turn, so that a machine that slows down slows all of them
-        for name, step in arms.items():
-            start = time.perf_counter()
-            step(x)
-            if number >= WARM_UP:
-                seconds[name].append(time.perf_counter() - start)
-    print(
-        f"TopK, d_in {D_IN}, d_sae {D_SAE}, k {K}, batch {BATCH}, {torch.get_num_threads()} threads; median of {STEPS}"
-    )
-    for name, times in seconds.items():
-        median = statistics.median(times)
-        print(f"{name:44s} {1000 * median:7.1f} ms/step {BATCH / median:10,.0f} tokens/s")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["S", "M", "L"])
+    parser.add_argument("--activations", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", default=None, help="some of the arms; by default all that there are")
+    parser.add_argument("--out", type=Path, default=RESULT, help="where the JSON goes (only whole tables are written)")
+    parser.add_argument("--one", nargs=3, metavar=("SHAPE", "ACTIVATION", "ARM"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(*options.one)))
+        return
+    jobs = [
+        (shape, activation, arm)
+        for shape in options.shapes
+        for activation in options.activations
+        for arm in ARMS[activation]
+        if options.arms is None or arm in options.arms
+    ]
+    rows = list(each_in_its_own_process(jobs))
+    if options.arms is None:
+        machine = torch.cuda.get_device_name() if DEVICE == "cuda" else f"{os.cpu_count()} cores, {platform.machine()}"
+        facts = {"machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__, "batch": BATCH,
+                 "k": K, "relu_l0": RELU_L0, "steps": STEPS, "rows": rows}  # fmt: skip
+        write_json(options.out, facts)
+        print(f"written to {options.out}")
 
 
 if __name__ == "__main__":

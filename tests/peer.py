@@ -11,14 +11,16 @@ stub.LanguageModel = object  # type: ignore[attr-defined]
 sys.modules.setdefault("nnsight", stub)
 
 
-def trainer(activation: str, steps: int, d_in: int, d_sae: int, sparsity: float, lr: float) -> Any:
+def trainer(
+    activation: str, steps: int, d_in: int, d_sae: int, sparsity: float, lr: float, device: str = "cpu"
+) -> Any:
     """The peer's trainer, with this project's scaling of the demo's settings to `steps`."""
     from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer
     from dictionary_learning.trainers.standard import StandardTrainer
     from dictionary_learning.trainers.top_k import TopKTrainer
 
     warmup = round(steps * 1000 / 24414)
-    common = {"steps": steps, "activation_dim": d_in, "dict_size": d_sae, "layer": 0, "lm_name": "", "device": "cpu",
+    common = {"steps": steps, "activation_dim": d_in, "dict_size": d_sae, "layer": 0, "lm_name": "", "device": device,
               "lr": lr, "warmup_steps": warmup, "decay_start": round(0.8 * steps), "seed": 0}  # fmt: skip
     if activation == "relu":
         return StandardTrainer(**common, l1_penalty=sparsity, sparsity_warmup_steps=round(steps * 5000 / 24414))

@@ -67,7 +67,7 @@ def test_for_raw_activations_is_the_same_sae(x: torch.Tensor, activation: str, c
         ("sparsity", 0, "from 1 to d_sae = 40"),
         ("sparsity", 41, "from 1 to d_sae = 40"),
         ("sparsity", 2.5, "whole number"),
-        ("activation", "gelu", "relu, topk, batchtopk"),
+        ("activation", "gelu", "relu, p_anneal, topk, batchtopk"),
         ("constraint", "aligned", "none, projected, householder"),
         ("init", "big", "unit, small"),
     ],
