@@ -22,6 +22,7 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet $(TORCH) $(TORCH_INDEX)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[text,book,interop,test]'
 	$(BIN)/pip install --quiet --no-deps dictionary-learning==0.1.0  # the peer; with its needs it would replace torch
+	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet triton==3.9.0)  # its interpreter; with a GPU torch has brought it
 	@touch $@
 
 # The book is built from a folder of its own, so that nothing else in the checkout is read as one of its pages.
@@ -47,7 +48,7 @@ publish: setup  ## run the notebooks with their own values, in place: what is co
 test: setup  ## every test, the notebooks with the smoke preset among them
 	$(BIN)/python -m pytest
 
-bench: setup  ## speed of training
+bench: setup  ## speed and memory of training, beside the peers (half an hour)
 	$(BIN)/python -m benchmarks.speed
 
 clean:  ## remove what was built; trained runs stay

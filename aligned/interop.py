@@ -16,7 +16,12 @@ from aligned.checkpoint import write_json
 from aligned.sae import SAE, Activation
 
 # Our activation functions and SAELens's names for what they are after training.
-_ARCHITECTURE: dict[Activation, str] = {"relu": "standard", "p_anneal": "standard", "topk": "topk", "batchtopk": "jumprelu"}
+_ARCHITECTURE: dict[Activation, str] = {
+    "relu": "standard",
+    "p_anneal": "standard",
+    "topk": "topk",
+    "batchtopk": "jumprelu",
+}
 
 
 def save_saelens(sae: SAE, folder: Path, metadata: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ GPU; `tests/test_kernels.py` compares both with plain dense ones.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -18,7 +17,8 @@ import torch.nn.functional as F
 from numba import njit, prange
 from torch import Tensor
 
-numba.config.THREADING_LAYER = "omp"  # torch's own threads; two pools on the same cores would wait for each other
+# Torch's own threads: two pools on the same cores would wait for each other.
+numba.config.THREADING_LAYER = "omp"  # type: ignore[attr-defined]
 ONE = np.float32(1)  # a plain 1 would turn the rest of a sum into float64
 FAST = {"reassoc", "contract", "nsz"}  # a sum over a row may be taken in any order, so that it can be vectorised
 
@@ -39,64 +39,104 @@ def _bits(x: Tensor) -> Any:
     return x.view(torch.int16 if x.dtype == torch.bfloat16 else torch.int32).numpy()
 
 
-def _group_maxima(pre: Tensor, groups: int) -> Tensor:
-    """The largest entry of each group; entry i is in group i % (number of groups). At least `groups` of them."""
-    size = next(s for s in (32, 16, 8, 4, 2, 1) if pre.shape[1] % s == 0 and pre.shape[1] >= s * groups or s == 1)
-    return pre.view(len(pre), size, -1).amax(1)
+def _groups(n: int, wanted: int) -> int:
+    """How many groups to look at first, entry i being in group i % groups: 32 entries each if `wanted` allows it."""
+    return n // next((size for size in (32, 16, 8, 4, 2) if n % size == 0 and n // size >= wanted), 1)
+
+
+@njit(inline="always")
+def _group_maxima(row, maxima):  # type: ignore[no-untyped-def]
+    groups = len(maxima)
+    maxima[:] = row[:groups]
+    for start in range(groups, len(row), groups):
+        part = row[start : start + groups]
+        for group in range(groups):
+            maxima[group] = max(maxima[group], part[group])
+
+
+@njit(cache=True)
+def _kth_largest(values, k):  # type: ignore[no-untyped-def]
+    """The k-th largest of whole numbers, or 0 if fewer than k are over 0: by bisection, since counting is fast."""
+    low, high = 0, max(0, values.max()) + 1
+    while low + 1 < high:  # at least k values reach low, or it is 0; fewer than k reach high
+        middle = (low + high) // 2
+        if _reached(values, middle) >= k:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@njit(inline="always")
+def _reached(values, bound):  # type: ignore[no-untyped-def]
+    count = 0
+    for i in range(len(values)):
+        count += values[i] >= bound
+    return count
 
 
 def topk(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Each row's k largest entries (those over 0; the rest is filled up with zeros) and their places, `[batch, k]`.
-
-    The k largest lie in the k groups with the largest maxima: only those are looked into.
-    """
-    maxima = _group_maxima(pre, min(8 * k, pre.shape[1]))
-    bound = maxima.topk(k, dim=1, sorted=False).values.amin(1)
-    places = np.zeros((len(pre), k), dtype=np.int32)
-    values = np.zeros((len(pre), k), dtype=_bits(pre).dtype)
-    _topk(_bits(pre), _bits(maxima), _bits(bound), values, places)
+    """Each row's k largest entries (those over 0; the rest is filled up with zeros) and their places, `[batch, k]`."""
+    bits = _bits(pre)
+    places, values = np.zeros((len(pre), k), dtype=np.int32), np.zeros((len(pre), k), dtype=bits.dtype)
+    _topk(bits, _groups(pre.shape[1], 8 * k), values, places)
     return torch.from_numpy(values).view(pre.dtype).float(), torch.from_numpy(places)
 
 
 @njit(parallel=True, cache=True)
-def _topk(pre, maxima, bound, values, places):  # type: ignore[no-untyped-def]
-    groups, k = maxima.shape[1], values.shape[1]
+def _topk(pre, groups, values, places):  # type: ignore[no-untyped-def]
+    k = values.shape[1]
     for t in prange(len(pre)):
-        row, heap, at = pre[t], values[t], places[t]  # the least of the k largest so far stands first
+        row = pre[t]
+        maxima, found = np.empty(groups, pre.dtype), np.empty(len(row), np.int32)
+        _group_maxima(row, maxima)
+        # The k largest entries lie in groups whose maxima reach the k-th largest of these: few entries are looked at.
+        bound, count = max(1, _kth_largest(maxima, k)), 0
         for group in range(groups):
-            if maxima[t, group] < bound[t]:
-                continue
-            for i in range(group, len(row), groups):
-                new = row[i]
-                if new <= heap[0]:
-                    continue
-                j = 0
-                while True:  # sift down
-                    child = 2 * j + 1
-                    if child >= k:
-                        break
-                    if child + 1 < k and heap[child + 1] < heap[child]:
-                        child += 1
-                    if heap[child] >= new:
-                        break
-                    heap[j], at[j] = heap[child], at[child]
-                    j = child
-                heap[j], at[j] = new, i
+            if maxima[group] >= bound:
+                for i in range(group, len(row), groups):
+                    if row[i] >= bound:
+                        found[count] = i
+                        count += 1
+        if count > k:
+            bound = _kth_largest(row[found[:count]], k)
+        ties, j = k, 0
+        for i in found[:count]:
+            ties -= row[i] > bound
+        for i in found[:count]:
+            if row[i] > bound or (row[i] == bound and ties > 0):
+                ties -= row[i] == bound
+                values[t, j], places[t, j] = row[i], i
+                j += 1
 
 
 def above(pre: Tensor, largest: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """The positive entries row by row: values, places, and where each row starts, `[batch + 1]`. With `largest`, no
-    fewer than that many of the largest of all (if so many are positive), and not all."""
-    maxima = _group_maxima(pre, 1 if largest is None else min(pre.shape[1], -(-4 * largest // len(pre))))
-    bits, tops, bound = _bits(pre), _bits(maxima), 1
-    if largest is not None:
-        bound = max(1, int(_bits(maxima.flatten().topk(largest, sorted=False).values.amin())))
+    """The positive entries row by row: values, places, and where each row starts, `[batch + 1]`; or, with `largest`,
+    only that many of the largest of all."""
+    bits = _bits(pre)
+    wanted = 1 if largest is None else min(pre.shape[1], -(-4 * largest // len(pre)))
+    maxima = np.empty((len(pre), _groups(pre.shape[1], wanted)), dtype=bits.dtype)
+    _all_group_maxima(bits, maxima)
+    bound = 1 if largest is None else max(1, _kth_largest(maxima.reshape(-1), largest))
     starts = np.zeros(len(pre) + 1, dtype=np.int32)
-    _count(bits, tops, bound, starts)
+    _count(bits, maxima, bound, starts)
     starts = starts.cumsum(dtype=np.int32)
     places, values = np.empty(starts[-1], dtype=np.int32), np.empty(starts[-1], dtype=bits.dtype)
-    _take(bits, tops, bound, starts, values, places)
+    _take(bits, maxima, bound, starts, values, places)
+    if largest is not None and len(values) > largest:
+        bound = _kth_largest(values, largest)
+        ties = np.flatnonzero(values == bound)[largest - np.count_nonzero(values > bound) :]
+        kept = values >= bound
+        kept[ties] = False
+        starts = np.concatenate([[0], kept.cumsum()])[starts].astype(np.int32)
+        values, places = values[kept], places[kept]
     return torch.from_numpy(values).view(pre.dtype).float(), torch.from_numpy(places), torch.from_numpy(starts)
+
+
+@njit(parallel=True, cache=True)
+def _all_group_maxima(pre, maxima):  # type: ignore[no-untyped-def]
+    for t in prange(len(pre)):
+        _group_maxima(pre[t], maxima[t])
 
 
 @njit(parallel=True, cache=True)
@@ -167,26 +207,23 @@ def weighted_sums(starts: Tensor, rows: Tensor, weights: Tensor, x: Tensor) -> T
 @njit(fastmath=FAST, inline="always")
 def _pull_back(g_e, g_d, v, d, aligned):  # type: ignore[no-untyped-def]
     """One feature's gradients by e and d, turned in place into those by v and d, what lies along d removed."""
-    n = len(d)
-    dd = ed = gd = vd = ve = np.float32(0)
-    for c in range(n):
+    dd = gd = ed = vd = squares = np.float32(0)
+    for c in range(len(d)):
         dd += d[c] * d[c]
         gd += g_d[c] * d[c]
+        ed += g_e[c] * d[c]
+        vd += v[c] * d[c]
+    along_e = along_v = np.float32(0)
     if aligned:  # e = v + (1 - <v, d>) d / <d, d>
-        for c in range(n):
-            ed += g_e[c] * d[c]
-            vd += v[c] * d[c]
         along_e, along_v = (ONE - vd) / dd, -ed / dd
         gd += along_e * ed + along_v * vd
-    else:
-        along_e = along_v = np.float32(0)
     gd /= dd
-    for c in range(n):
+    for c in range(len(d)):
         e = g_e[c]
         g_e[c] = new_v = e + along_v * d[c]
         g_d[c] = new_d = g_d[c] + along_e * e + along_v * v[c] - gd * d[c]
-        ve += new_v * new_v + new_d * new_d
-    return ve
+        squares += new_v * new_v + new_d * new_d
+    return squares
 
 
 @njit(parallel=True, fastmath=FAST, cache=True)
@@ -207,50 +244,32 @@ def pull_back(g_e: Tensor, g_d: Tensor, v: Tensor, d: Tensor, aligned: bool) -> 
     """
     squares = torch.empty(len(d))
     arrays = [a.detach().numpy() for a in (g_e, g_d, v, d)]
-    _pull_back_rows(*arrays, aligned, squares.numpy())
+    _pull_back_rows(*arrays, aligned, squares.numpy())  # type: ignore[call-arg]
     return squares
 
 
-def _encoder_kernel(store: Callable[..., None]) -> Callable[..., None]:
-    @njit(parallel=True, fastmath=FAST)
-    def encoder(v, d, aligned, normalise, out):  # type: ignore[no-untyped-def]
-        for i in prange(len(d)):
-            row = d[i]
-            if normalise:
-                dd = np.float32(0)
-                for c in range(d.shape[1]):
-                    dd += row[c] * row[c]
-                over = ONE / np.sqrt(dd)
-                for c in range(d.shape[1]):
-                    row[c] *= over
-            dd = vd = along = np.float32(0)
-            if aligned:
-                for c in range(d.shape[1]):
-                    dd += row[c] * row[c]
-                    vd += row[c] * v[i, c]
-                along = (ONE - vd) / dd
-            for c in range(d.shape[1]):
-                store(out, i, c, v[i, c] + along * row[c])
-
-    return encoder
-
-
-@njit(inline="always")
-def _store_float(out, i, c, value):  # type: ignore[no-untyped-def]
-    out[i, c] = value
-
-
-@njit(inline="always")
-def _store_bf16(out, i, c, value):  # type: ignore[no-untyped-def]
-    """The upper half of a float32, rounded to the nearest, ties to even."""
-    bits = np.float32(value).view(np.uint32)
-    out[i, c] = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-
-
-_ENCODERS = {torch.float32: _encoder_kernel(_store_float), torch.bfloat16: _encoder_kernel(_store_bf16)}
+@njit(parallel=True, fastmath=FAST, cache=True)
+def _encoder(v, d, aligned, normalise, bits, half):  # type: ignore[no-untyped-def]
+    for i in prange(len(d)):
+        row, free, dd, vd = d[i], v[i], np.float32(0), np.float32(0)
+        for c in range(len(row)):
+            dd += row[c] * row[c]
+        over = ONE / np.sqrt(dd) if normalise else ONE
+        dd = np.float32(0)
+        for c in range(len(row)):
+            row[c] *= over
+            dd += row[c] * row[c]
+            vd += row[c] * free[c]
+        along = (ONE - vd) / dd if aligned else np.float32(0)
+        for c in range(len(row)):
+            e = np.float32(free[c] + along * row[c]).view(np.uint32)
+            if half:  # bf16 is the upper half of a float32, rounded to the nearest, ties to even
+                e = (e + np.uint32(0x7FFF) + ((e >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+            bits[i, c] = e
 
 
 def encoder(v: Tensor, d: Tensor, aligned: bool, normalise: bool, out: Tensor) -> None:
-    """`out` = e, in out's precision; `normalise` first rescales the rows of d to norm 1, in place."""
-    bits = out.view(torch.uint16) if out.dtype == torch.bfloat16 else out
-    _ENCODERS[out.dtype](v.detach().numpy(), d.detach().numpy(), aligned, normalise, bits.numpy())
+    """The first columns of `out` = e, in its precision; `normalise`: before that the rows of d to norm 1, in place."""
+    half = out.dtype == torch.bfloat16
+    bits = out.view(torch.uint16 if half else torch.uint32).numpy()
+    _encoder(v.detach().numpy(), d.detach().numpy(), aligned, normalise, bits, half)

@@ -186,7 +186,7 @@ def _train(spec: RunSpec, folder: Path, progress: Callable[[int], object] | None
 
 def _provenance(spec: RunSpec, model: LanguageModel, pool: Activations, seconds: float) -> dict[str, Any]:
     return {
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": commit(),
         "dirty": bool(_git("status", "--porcelain")),
         "versions": {
             "python": platform.python_version(),
@@ -202,6 +202,11 @@ def _provenance(spec: RunSpec, model: LanguageModel, pool: Activations, seconds:
         "text_fingerprint": text.fingerprint(text.installed_python()) if spec.text == text.INSTALLED else None,
         "activation_scale": pool.scale,
     }
+
+
+def commit() -> str | None:
+    """Of the checkout that this code runs from, where it is one."""
+    return _git("rev-parse", "HEAD")
 
 
 def _git(*arguments: str) -> str | None:

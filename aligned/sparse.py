@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from types import ModuleType
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -68,15 +67,10 @@ class ByFeature:
         return torch.segment_reduce(values[self.order], "sum", offsets=self.starts.long(), unsafe=True, initial=0)
 
 
-def join(a: Codes, b: Codes) -> Codes:
-    """The codes of two batches, one after the other."""
-    starts = torch.cat([a.starts, b.starts[1:] + len(a.values)])
-    return Codes(torch.cat([a.values, b.values]), torch.cat([a.features, b.features]), starts, a.d_sae)
-
-
 def positive(pre: Float[Tensor, "batch d_sae"]) -> Codes:
     """Every pre-activation over 0 (on a CPU; elsewhere their number would have to be waited for)."""
-    return Codes(*kernels(pre).above(pre), pre.shape[1])
+    values, features, starts = kernels(pre).above(pre)
+    return Codes(values, features, starts, pre.shape[1])
 
 
 def topk(pre: Float[Tensor, "batch d_sae"], k: int) -> Codes:
@@ -95,5 +89,4 @@ def batch_topk(pre: Float[Tensor, "batch d_sae"], k: int) -> Codes:
         starts = torch.searchsorted(places, torch.arange(batch + 1, device=pre.device) * d_sae, out_int32=True)
         return Codes(top.values[order].float().relu(), (places % d_sae).int(), starts, d_sae)
     values, features, starts = kernels(pre).above(pre, k * batch)
-    kept = values.topk(min(k * batch, len(values)), sorted=False).indices.sort().values
-    return Codes(values[kept], features[kept], torch.searchsorted(kept, starts.long(), out_int32=True), d_sae)
+    return Codes(values, features, starts, d_sae)

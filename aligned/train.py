@@ -24,7 +24,7 @@ from aligned.activations import Activations
 from aligned.alignment import Constraint, Rows, alignment_penalty, alignment_score, dot, projected
 from aligned.penalty import Penalty
 from aligned.sae import SAE
-from aligned.sparse import Codes, batch_topk, join, kernels, positive, topk
+from aligned.sparse import Codes, batch_topk, kernels, positive, topk
 from aligned.spec import RunSpec
 
 # Of the demo's 24,414 steps (50M tokens): 1000 steps of warm-up, decay over the last 20 %, the threshold from step 1000
@@ -35,8 +35,9 @@ CLIP = 1.0  # of the gradient's norm, TopK and BatchTopK only, as in the paper's
 # Constraints whose part of the step is folded into the pass over the rows that every step makes anyway (e = v, or e
 # `projected`); the gradients of the others go through autograd.
 FOLDED: tuple[Constraint, ...] = ("none", "post_step", "projected")
-DENSE = 1 / 50  # share of active features from which on dense products are faster than sparse sums
+DENSE = 1 / 25  # share of active features from which on dense products are faster than sparse sums
 LOOK = 32  # tokens that it is estimated from
+MARGIN = 32  # columns beside those of d_in, to hold a bias and keep rows aligned for the hardware
 LOG_ROWS = 50
 COLUMNS = ("step", "tokens", "loss", "l0", "fvu", "dead", "alignment_mean", "alignment_p05", "alignment_p95")
 
@@ -76,7 +77,10 @@ class Trainer:
         self.penalty = Penalty(
             spec.sparsity if self.is_relu else 0.0, spec.steps, sae.activation == "p_anneal", device
         )  # fmt: skip
-        self.encoder = torch.empty_like(sae.W_dec, dtype=torch.bfloat16 if bf16 else torch.float32)  # e
+        # [e, b_enc, 0 ...], to be multiplied with [x - b_dec, 1, 0 ...]: so the bias costs no pass of its own.
+        dtype = torch.bfloat16 if bf16 else torch.float32
+        self.encoder = torch.zeros(sae.d_sae, sae.d_in + MARGIN, device=device, dtype=dtype)
+        self.inputs = self.encoder.new_empty(0)
         self.pre = self.encoder.new_empty(0)  # pre-activations; their memory is used again at each step
         self.unfired = torch.zeros(sae.d_sae, dtype=torch.long, device=device)  # tokens since a feature fired
         self.failed = torch.tensor(-1, device=device)  # the first step whose loss was not finite
@@ -88,13 +92,16 @@ class Trainer:
         sae, p = self.sae, self.encoder.dtype
         if self.step == 0 and not self.is_relu:
             sae.b_dec.copy_(geometric_median(x))
-        centred = x - sae.b_dec
         if len(self.pre) != len(x):
             self.pre = self.encoder.new_empty(len(x), sae.d_sae)
-        torch.addmm(sae.b_enc.to(p), centred.to(p), self.encoder.T, out=self.pre)
-        found = self._dense(x, centred) if self._many_active() else self._sparse(x, centred)
+            self.inputs = self.encoder.new_zeros(len(x), self.encoder.shape[1])
+            self.inputs[:, sae.d_in] = 1
+        centred = x - sae.b_dec
+        self.inputs[:, : sae.d_in] = centred
+        torch.mm(self.inputs, self.encoder.T, out=self.pre)
+        found = self._dense(x) if self._many_active() else self._sparse(x, centred)
         sae.b_enc.grad = found.b_enc
-        sae.b_dec.grad = found.x_hat - (found.b_enc.to(p) @ self.encoder).float()
+        sae.b_dec.grad = found.x_hat - (found.b_enc.to(p) @ self.encoder[:, : sae.d_in]).float()
         squares = self._pull_back(found)
         if not self.is_relu:
             squares = squares + found.b_enc.square().sum() + sae.b_dec.grad.square().sum()
@@ -105,7 +112,7 @@ class Trainer:
         self.unfired.add_(len(x)).masked_fill_(found.fired, 0)
         self.failed.masked_fill_((self.failed < 0) & ~found.loss.isfinite(), self.step)
         self.step += 1
-        variance = (x - x.mean(0)).square().sum(1).mean()
+        variance = (x - x.mean(0)).square().sum() / len(x)
         return {"loss": found.loss, "l0": found.l0, "fvu": found.error / variance}
 
     def _many_active(self) -> bool:
@@ -115,7 +122,7 @@ class Trainer:
             return self.is_relu
         return self.penalty.p(self.step)[0] == 1 and (self.pre[:LOOK] > 0).float().mean().item() > DENSE
 
-    def _dense(self, x: Float[Tensor, "batch d_in"], centred: Float[Tensor, "batch d_in"]) -> Gradients:
+    def _dense(self, x: Float[Tensor, "batch d_in"]) -> Gradients:
         """All codes at once, in the products' own precision."""
         sae, p = self.sae, self.encoder.dtype
         decoder, f = sae.W_dec.to(p), self.pre.relu_()
@@ -123,16 +130,17 @@ class Trainer:
         g = 2 / len(x) * difference
         penalty, by_code = self.penalty(f, self.step, len(x))
         g_pre = torch.ops.aten.threshold_backward((g.to(p) @ decoder.T).add_(by_code), f, 0)
-        error = difference.square().sum(1).mean()
-        ones = x.new_ones(len(x)).to(p)  # sums as products with 1, which in bf16 are far faster than sums
+        error = difference.square().sum() / len(x)
+        by_encoder = (g_pre.T @ self.inputs).float()  # by e and, where the inputs are 1, by b_enc
+        one = self.inputs[:, sae.d_in]  # sums as products with 1, which in bf16 are far faster than sums
         return Gradients(
             loss=error + penalty,
             error=error,
-            e=(g_pre.T @ centred.to(p)).float(),
+            e=by_encoder[:, : sae.d_in].contiguous(),
             d=(f.T @ g.to(p)).float(),
-            b_enc=(g_pre.T @ ones).float(),
+            b_enc=by_encoder[:, sae.d_in].contiguous(),
             x_hat=g.sum(0),
-            l0=(ones @ (f > 0).to(p)).float().sum() / len(x),
+            l0=(one @ (f > 0).to(p)).float().sum() / len(x),
             fired=f.amax(0) > 0,
         )
 
@@ -143,17 +151,16 @@ class Trainer:
         active = codes.values > 0
         difference, dots = codes.reconstruct(sae.W_dec, sae.b_dec, x)
         penalty, by_code = self.penalty(codes.values, self.step, len(x))
-        error = difference.square().sum(1).mean()
-        g = 2 / len(x) * difference
+        error = difference.square().sum() / len(x)
         g_pre = (2 / len(x) * dots + by_code) * active
         where = codes.by_feature()
         found = Gradients(
             loss=error + penalty,
             error=error,
             e=where.sum(g_pre, centred),
-            d=where.sum(codes.values, g),
+            d=where.sum(2 / len(x) * codes.values, difference),
             b_enc=where.total(g_pre),
-            x_hat=g.sum(0),
+            x_hat=2 / len(x) * difference.sum(0),
             l0=active.sum() / len(x),
             fired=torch.zeros_like(self.unfired).index_add_(0, codes.features, active.long()) > 0,
         )
@@ -183,12 +190,12 @@ class Trainer:
         top = topk(self.pre[:, dead], min(sae.d_in // 2, len(dead)))
         codes = Codes(top.values, dead[top.features].int(), top.starts, sae.d_sae)
         off, dots = codes.reconstruct(sae.W_dec, torch.zeros_like(sae.b_dec), -difference)
-        scale = self.spec.auxk / (difference - difference.mean(0)).square().sum(1).mean()
+        scale = self.spec.auxk * batch / (difference - difference.mean(0)).square().sum()
         g_pre = 2 / batch * scale * dots * (codes.values > 0)
         where = codes.by_feature()
-        found.loss += scale * off.square().sum(1).mean()
+        found.loss += scale * off.square().sum() / batch
         found.e += where.sum(g_pre, centred)
-        found.d += where.sum(codes.values, 2 / batch * scale * off)
+        found.d += where.sum(2 / batch * scale * codes.values, off)
         found.b_enc += where.total(g_pre)
 
     def _pull_back(self, found: Gradients) -> Float[Tensor, ""]:
@@ -215,9 +222,11 @@ class Trainer:
     def _aligned(self) -> bool:
         return self.sae.constraint == "projected"
 
+    @torch.no_grad()
     def _write_encoder(self, normalise: bool) -> None:
         """e for the next step's product; before that, if asked, decoder rows to norm 1, and what `post_step` does."""
         sae = self.sae
+        self.encoder[:, sae.d_in] = sae.b_enc
         if sae.constraint in ("none", "projected"):
             kernels(sae.W_dec).encoder(sae.free, sae.W_dec, self._aligned, normalise, self.encoder)
             return
@@ -225,7 +234,7 @@ class Trainer:
             sae.W_dec /= sae.W_dec.norm(dim=1, keepdim=True)
             if sae.constraint == "post_step":
                 sae.free.copy_(projected(sae.free, sae.W_dec))
-        self.encoder.copy_(sae.encoder_rows)
+        self.encoder[:, : sae.d_in] = sae.encoder_rows
 
     def _clip(self, norm: Float[Tensor, ""]) -> None:
         """Have the optimizer divide the gradients so that their norm is at most CLIP."""

@@ -26,15 +26,32 @@ import torch
 from torch import Tensor
 
 from aligned.checkpoint import write_json
+from aligned.runs import commit
 
-BATCH, K, RELU_L0, STEPS, WARM_UP = 2048, 32, 64, 7, 3
+BATCH, K, RELU_L0 = 2048, 32, 64
+STEPS, WARM_UP = 7, 3  # of ours; of the peers, whose steps take seconds, 5 after 1; arms that take turns, 21 after 3
 SHAPES = {"S": (128, 2048), "M": (768, 16384), "L": (768, 65536), "XL": (2304, 65536)}
 OURS = ("aligned", "standard")
 SAELENS = ("SAELens", "SAELens, sparse", "SAELens, autocast", "SAELens, both")
 ARMS = {
-    "topk": ("floor", *OURS, *SAELENS, "dictionary_learning", "dictionary_learning, autocast"),
-    "batchtopk": (*OURS, *SAELENS, "dictionary_learning", "dictionary_learning, autocast"),
-    "relu": (*OURS, "SAELens", "SAELens, autocast", "dictionary_learning", "dictionary_learning, autocast"),
+    "topk": (
+        "aligned+standard+floor",
+        "floor",
+        "floor, our selection",
+        *OURS,
+        *SAELENS,
+        "dictionary_learning",
+        "dictionary_learning, autocast",
+    ),
+    "batchtopk": ("aligned+standard", *OURS, *SAELENS, "dictionary_learning", "dictionary_learning, autocast"),
+    "relu": (
+        "aligned+standard",
+        *OURS,
+        "SAELens",
+        "SAELens, autocast",
+        "dictionary_learning",
+        "dictionary_learning, autocast",
+    ),
 }
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 RESULT = Path(__file__).parents[1] / "results" / f"cost-{DEVICE}.json"
@@ -68,8 +85,10 @@ def saelens(activation: str, d_in: int, d_sae: int, arm: str, x: Tensor) -> Step
     from sae_lens.training.sae_trainer import SAETrainer
 
     common: dict[str, Any] = {"d_in": d_in, "d_sae": d_sae, "device": DEVICE}
-    if activation != "relu" and arm in ("SAELens, sparse", "SAELens, both"):
+    if arm in ("SAELens, sparse", "SAELens, both"):
         common["use_sparse_activations"] = True
+        if activation == "topk":  # its rescaling by decoder norms, on by default, knows no sparse codes
+            common["rescale_acts_by_decoder_norm"] = False
     if activation == "topk":
         sae = s.TopKTrainingSAE(s.TopKTrainingSAEConfig(**common, k=K))
     elif activation == "batchtopk":
@@ -101,36 +120,44 @@ def dictionary_learning(activation: str, d_in: int, d_sae: int, arm: str, x: Ten
 
 
 def floor(activation: str, d_in: int, d_sae: int, arm: str, x: Tensor) -> Step:
-    """What no step can do without: the product that finds the codes, in bf16, and the selection of the largest."""
-    from aligned import kernels_cpu
+    """What no step can do without: the product that finds the codes, in bf16, and the selection of the largest, with
+    torch's `topk` or with ours."""
+    from aligned import kernels_cpu, sparse
 
+    select = sparse.topk if arm.endswith("our selection") else lambda pre, k: pre.topk(k, sorted=False)
     kernels_cpu.keep_freed_memory()
-    W_enc, pre = torch.randn(d_sae, d_in, device=DEVICE).bfloat16().T, torch.empty(BATCH, d_sae, device=DEVICE).bfloat16()
-    return lambda x: torch.mm(x.bfloat16(), W_enc, out=pre).topk(K, sorted=False)
+    W_enc = torch.randn(d_sae, d_in, device=DEVICE).bfloat16().T
+    pre = torch.empty(BATCH, d_sae, device=DEVICE, dtype=torch.bfloat16)
+    return lambda x: select(torch.mm(x.bfloat16(), W_enc, out=pre), K)
 
 
 def measure(shape: str, activation: str, arm: str) -> dict[str, Any]:
-    """Median seconds of a step, its spread, and the process's peak of memory."""
+    """Median seconds of a step, its spread, and the process's peak of memory. For several arms, joined by a plus sign,
+    they take turns step by step, so that what slows the machine slows all of them; their seconds come as lists."""
     import resource
 
     d_in, d_sae = SHAPES[shape]
     torch.manual_seed(0)
-    x = torch.randn(BATCH, d_in, device=DEVICE) / d_in**0.5
-    make = {"f": floor, "a": ours, "s": ours, "S": saelens, "d": dictionary_learning}[arm[0]]
-    step = make(activation, d_in, d_sae, arm, x)
-    seconds = []
-    for number in range(WARM_UP + STEPS):
-        wait()
-        start = time.perf_counter()
-        step(x)
-        wait()
-        if number >= WARM_UP:
-            seconds.append(time.perf_counter() - start)
+    batches = torch.randn(8, BATCH, d_in, device=DEVICE) / d_in**0.5
+    makers = {"f": floor, "a": ours, "s": ours, "S": saelens, "d": dictionary_learning}
+    names = arm.split("+")
+    steps = [makers[name[0]](activation, d_in, d_sae, name, batches[0]) for name in names]
+    seconds: list[list[float]] = [[] for _ in names]
+    warm_up, timed = (1, 5) if arm[0] in "Sd" else (WARM_UP, STEPS if len(names) == 1 else 3 * STEPS)
+    for number in range(warm_up + timed):
+        for step, times in zip(steps, seconds):
+            wait()
+            start = time.perf_counter()
+            step(batches[number % len(batches)])
+            wait()
+            if number >= warm_up:
+                times.append(time.perf_counter() - start)
     gpu = torch.cuda.max_memory_allocated() if DEVICE == "cuda" else None
     peak = gpu if gpu is not None else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"shape": shape, "d_in": d_in, "d_sae": d_sae, "activation": activation, "arm": arm,
-            "seconds": statistics.median(seconds), "least": min(seconds), "most": max(seconds),
-            "peak_gb": peak / 1e9}  # fmt: skip
+    facts = {"shape": shape, "d_in": d_in, "d_sae": d_sae, "activation": activation, "arm": arm, "peak_gb": peak / 1e9}
+    if len(names) > 1:
+        return facts | {"turns": dict(zip(names, seconds)), "seconds": statistics.median(seconds[0])}
+    return facts | {"seconds": statistics.median(seconds[0]), "least": min(seconds[0]), "most": max(seconds[0])}
 
 
 def wait() -> None:
@@ -153,6 +180,10 @@ def each_in_its_own_process(jobs: list[tuple[str, str, str]]) -> Iterator[dict[s
             f"{BATCH / row['seconds']:11,.0f} tokens/s {row['peak_gb']:6.1f} GB",
             flush=True,
         )
+        for name, times in row.get("turns", {}).items():
+            ratio = statistics.median(a / b for a, b in zip(next(iter(row["turns"].values())), times))
+            seconds = statistics.median(times)
+            print(f"{'':14s} in turns: {name:22s} {1000 * seconds:9.1f} ms/step; aligned is {ratio:.3f} of it")
         yield row
 
 
@@ -178,7 +209,7 @@ def main() -> None:
     if options.arms is None:
         machine = torch.cuda.get_device_name() if DEVICE == "cuda" else f"{os.cpu_count()} cores, {platform.machine()}"
         facts = {"machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__, "batch": BATCH,
-                 "k": K, "relu_l0": RELU_L0, "steps": STEPS, "rows": rows}  # fmt: skip
+                 "k": K, "relu_l0": RELU_L0, "commit": commit(), "rows": rows}  # fmt: skip
         write_json(options.out, facts)
         print(f"written to {options.out}")
 

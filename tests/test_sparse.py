@@ -108,8 +108,8 @@ def test_gradients_by_hand_are_autograds(
     loss.backward()
     assert stats["loss"].item() == pytest.approx(loss.item(), rel=1e-5)
     assert stats["l0"].item() == pytest.approx((f > 0).sum().item() / 64, rel=1e-5)
-    same.W_dec.grad -= (same.W_dec.grad * same.W_dec).sum(1, keepdim=True) * same.W_dec / same.W_dec.square().sum(
-        1, keepdim=True
+    same.W_dec.grad -= (
+        (same.W_dec.grad * same.W_dec).sum(1, keepdim=True) * same.W_dec / same.W_dec.square().sum(1, keepdim=True)
     )
     for name, p in same.named_parameters():
         assert torch.allclose(seen[name], p.grad, atol=2e-5 * p.grad.abs().max().item() + 1e-6), name
