@@ -124,3 +124,24 @@ def recovers_more(records: pd.DataFrame, constraint: str = "projected") -> Findi
         return Finding("holds", overall, at_l0)
     above = np.mean([effect.low > 0 for _, effect in at_l0])
     return Finding("holds in part" if above >= 1 / 3 else "does not hold", overall, at_l0)
+
+
+def no_added_compute(costs: pd.DataFrame) -> Finding:
+    """C10: alignment adds no compute. A measured cost is never exactly 0, so 3 % of a step counts as none.
+
+    Rule, on `aligned.cost.in_turns` (aligned over standard), for the shapes whose steps are long enough to be more than
+    the start of single operations (d_sae of 16384 or more: M, L and XL):
+
+    - *holds*: every interval of the cost lies below 3 %;
+    - *holds in part*: not all do, but every median does;
+    - *does not hold*: otherwise;
+    - *not testable here*: none of these shapes was measured.
+    """
+    large = costs[costs["shape"] != "S"]
+    if large.empty:
+        return Finding("not testable here", reason="none of the shapes M, L and XL was measured")
+    most = large.loc[large.cost.idxmax()]
+    effect = Interval(float(most.cost), float(most.low), float(most.high), int(most.pairs))
+    if (large.high < 0.03).all():
+        return Finding("holds", effect)
+    return Finding("holds in part" if (large.cost < 0.03).all() else "does not hold", effect)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aligned.claims import at_equal_l0, by_l0
 
@@ -121,3 +122,35 @@ def inline_svg(figure: Figure) -> HTML:
     figure.savefig(drawn, format="svg", bbox_inches="tight", metadata={"Date": None})
     svg = drawn.getvalue()[drawn.getvalue().index("<svg") :]  # without the XML header
     return HTML(f'<div style="text-align: center">{svg}</div>')
+
+
+def step_times(axes: Iterable[Axes], record: dict[str, Any]) -> None:
+    """A panel a shape: milliseconds of a training step, a row an activation, a mark an arm."""
+    import pandas as pd
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+    rows = pd.DataFrame(record["rows"])
+    rows = rows[~rows.arm.str.contains(r"\+")]
+    activations = list(rows.activation.unique())
+    for ax, (shape, panel) in zip(axes, rows.groupby("shape", sort=False)):
+        for arm, marker, colour in (
+            ("dictionary_learning", "s", "0.55"),
+            ("dictionary_learning, autocast", "s", "0.25"),
+            ("SAELens", "^", "#E69F00"),
+            ("SAELens, fastest", "^", "#8C6D31"),
+            ("standard", "o", COLOURS["none"]),
+            ("aligned", "o", COLOURS["projected"]),
+            ("floor", "|", "black"),
+        ):
+            found = panel[panel.arm.str.startswith("SAELens") if arm == "SAELens, fastest" else panel.arm == arm]
+            best = found.groupby("activation").seconds.min()
+            heights = [activations.index(a) + (0.12 if arm == "standard" else 0) for a in best.index]
+            ax.scatter(1000 * best, heights, marker=marker, color=colour, s=60 if marker == "|" else 32, label=arm)
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(ScalarFormatter())
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set_yticks(range(len(activations)), activations)
+        ax.set_ylim(len(activations) - 0.5, -0.5)
+        ax.set_title(f"{shape}: d_in {panel.d_in.iloc[0]}, d_sae {panel.d_sae.iloc[0]}")
+        ax.set_xlabel("ms per step")
+        ax.grid(axis="x", color="0.92")

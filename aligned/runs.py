@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+RESULTS = Path(__file__).parents[1] / "results"  # the published records, in a checkout
+
+
 @dataclass(frozen=True)
 class Run:
     """A trained SAE in the store."""

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from aligned import checkpoint, kernels_cpu
+from aligned import checkpoint
 from aligned.activations import Activations
 from aligned.alignment import Constraint, Rows, alignment_penalty, alignment_score, dot, projected
 from aligned.penalty import Penalty
@@ -299,7 +299,9 @@ def train(
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
-        kernels_cpu.keep_freed_memory()
+        from aligned.kernels_cpu import keep_freed_memory  # here, for Numba takes long to import
+
+        keep_freed_memory()
     sae = SAE(
         activations.d_in, spec.d_sae, spec.activation, spec.sparsity, spec.constraint, spec.init, spec.seed
     ).to(device)  # fmt: skip

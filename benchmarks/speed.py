@@ -187,14 +187,14 @@ def each_in_its_own_process(jobs: list[tuple[str, str, str]]) -> Iterator[dict[s
         yield row
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["S", "M", "L"])
     parser.add_argument("--activations", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--arms", nargs="+", default=None, help="some of the arms; by default all that there are")
     parser.add_argument("--out", type=Path, default=RESULT, help="where the JSON goes (only whole tables are written)")
     parser.add_argument("--one", nargs=3, metavar=("SHAPE", "ACTIVATION", "ARM"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.one:
         print(json.dumps(measure(*options.one)))
         return

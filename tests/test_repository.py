@@ -11,6 +11,8 @@ import nbformat
 import pytest
 import yaml
 
+from aligned import cost
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -60,10 +62,13 @@ def test_code_is_clean(command: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_benchmark_runs_and_its_record_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from benchmarks import speed
 
-    monkeypatch.setattr(speed, "WARM_UP", 0)
-    monkeypatch.setattr(speed, "STEPS", 1)
-    speed.main()
-    assert capsys.readouterr().out.count("tokens/s") == 3
+    speed.main(["--shapes", "S", "--activations", "topk", "--out", str(tmp_path / "cost.json")])
+    printed = capsys.readouterr().out
+    assert "failed" not in printed
+    assert printed.count("tokens/s") == len(speed.ARMS["topk"])
+    table = cost.speed_ups(cost.record(str(tmp_path / "cost.json")))
+    assert (table.notna() & (table > 0)).all(axis=None)
+    assert len(cost.in_turns(cost.record(str(tmp_path / "cost.json")), "standard")) == 1

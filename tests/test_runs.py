@@ -55,6 +55,23 @@ def test_a_sweep_gives_runs_in_the_order_asked(done: Run) -> None:
     assert [r.spec for r in aligned.sweep(specs)] == specs
 
 
+def test_the_language_model_runs_once_for_many_saes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path))
+    runs._activations.cache_clear()
+    model, seen = runs.language_model("embedded"), 0
+    residual = type(model).residual
+
+    def counted(self: object, tokens: torch.Tensor, layer: int) -> torch.Tensor:
+        nonlocal seen
+        seen += tokens.numel()
+        return residual(self, tokens, layer)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(model), "residual", counted)
+    aligned.sweep(grid(SMALL, constraint=["none", "projected"], seed=[0, 1, 2]))
+    assert SMALL.tokens <= seen < 1.2 * SMALL.tokens + 8 * SMALL.context
+    runs._activations.cache_clear()
+
+
 def test_grid_varies_the_last_name_fastest() -> None:
     assert [(s.sparsity, s.seed) for s in grid(SMALL, sparsity=[2, 4], seed=[0, 1])] == [(2, 0), (2, 1), (4, 0), (4, 1)]
     with pytest.raises(ValueError, match="no field width in RunSpec"):
