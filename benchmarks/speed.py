@@ -29,7 +29,11 @@ from aligned.checkpoint import write_json
 from aligned.runs import commit
 
 BATCH, K, RELU_L0 = 2048, 32, 64
-STEPS, WARM_UP = 7, 3  # of ours; of the peers, whose steps take seconds, 5 after 1; arms that take turns, 21 after 3
+STEPS, TURNS, WARM_UP = (
+    7,
+    61,
+    3,
+)  # of ours; of the peers, whose steps take seconds, 5 after 1; arms that take turns, 61 after 3
 SHAPES = {"S": (128, 2048), "M": (768, 16384), "L": (768, 65536), "XL": (2304, 65536)}
 OURS = ("aligned", "standard")
 SAELENS = ("SAELens", "SAELens, sparse", "SAELens, autocast", "SAELens, both")
@@ -143,7 +147,7 @@ def measure(shape: str, activation: str, arm: str) -> dict[str, Any]:
     names = arm.split("+")
     steps = [makers[name[0]](activation, d_in, d_sae, name, batches[0]) for name in names]
     seconds: list[list[float]] = [[] for _ in names]
-    warm_up, timed = (1, 5) if arm[0] in "Sd" else (WARM_UP, STEPS if len(names) == 1 else 3 * STEPS)
+    warm_up, timed = (1, 5) if arm[0] in "Sd" else (WARM_UP, STEPS if len(names) == 1 else TURNS)
     for number in range(warm_up + timed):
         for step, times in zip(steps, seconds):
             wait()
@@ -192,7 +196,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["S", "M", "L"])
     parser.add_argument("--activations", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--arms", nargs="+", default=None, help="some of the arms; by default all that there are")
-    parser.add_argument("--out", type=Path, default=RESULT, help="where the JSON goes (only whole tables are written)")
+    parser.add_argument(
+        "--out", type=Path, default=RESULT, help="the JSON record; rows that are there stay, unless measured again"
+    )
     parser.add_argument("--one", nargs=3, metavar=("SHAPE", "ACTIVATION", "ARM"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
@@ -205,13 +211,18 @@ def main(arguments: list[str] | None = None) -> None:
         for arm in ARMS[activation]
         if options.arms is None or arm in options.arms
     ]
-    rows = list(each_in_its_own_process(jobs))
-    if options.arms is None:
-        machine = torch.cuda.get_device_name() if DEVICE == "cuda" else f"{os.cpu_count()} cores, {platform.machine()}"
-        facts = {"machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__, "batch": BATCH,
-                 "k": K, "relu_l0": RELU_L0, "commit": commit(), "rows": rows}  # fmt: skip
-        write_json(options.out, facts)
-        print(f"written to {options.out}")
+    machine = torch.cuda.get_device_name() if DEVICE == "cuda" else f"{os.cpu_count()} cores, {platform.machine()}"
+    facts = {"machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__, "batch": BATCH, "k": K,
+             "relu_l0": RELU_L0}  # fmt: skip
+    rows = {}
+    if options.out.exists():
+        before = json.loads(options.out.read_text())
+        if {key: before.get(key) for key in facts} == facts:  # else it is of another machine, and made anew
+            rows = {(row["shape"], row["activation"], row["arm"]): row for row in before["rows"]}
+    for row in each_in_its_own_process(jobs):
+        rows[row["shape"], row["activation"], row["arm"]] = row | {"commit": commit()}
+    write_json(options.out, facts | {"rows": list(rows.values())})
+    print(f"written to {options.out}")
 
 
 if __name__ == "__main__":
