@@ -11,6 +11,7 @@ import pytest
 os.environ["ALIGNED_STORE"] = tempfile.mkdtemp(prefix="aligned-tests-")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs a network; fail at once, not after retries
 os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ["TRITON_INTERPRET"] = "1"  # the GPU's loops are tested without one; read when Triton is first imported
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

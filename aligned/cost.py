@@ -39,10 +39,10 @@ def speed_ups(record: dict[str, Any]) -> pd.DataFrame:
         {
             "ms/step": 1000 * seconds.aligned,
             "tokens/s": record["batch"] / seconds.aligned,
-            "SAELens": seconds["SAELens"] / seconds.aligned,
-            "SAELens, fastest": saelens.min(axis=1) / seconds.aligned,
-            "dictionary_learning": seconds["dictionary_learning"] / seconds.aligned,
-            "dictionary_learning, bf16": seconds["dictionary_learning, autocast"] / seconds.aligned,
+            "SAELens ×": seconds["SAELens"] / seconds.aligned,
+            "fastest ×": saelens.min(axis=1) / seconds.aligned,
+            "dictionary_ learning ×": seconds["dictionary_learning"] / seconds.aligned,
+            "bf16 ×": seconds["dictionary_learning, autocast"] / seconds.aligned,
         }
     )
 

@@ -90,7 +90,7 @@ def test_the_command_line(notebook: Path, tmp_path: Path, capsys: pytest.Capture
     ("arguments", "says"),
     [
         (["recovered_ce", "-p", "widht", "5"], "no parameter 'widht'"),
-        (["recovered_xe"], "there are: geometry, recovered_ce"),
+        (["recovered_xe"], "there are: cost, geometry, recovered_ce"),
         (["recovered_ce", "--preset", "huge"], "no preset 'huge'; there are gemma-2-2b, laptop"),
     ],
 )

@@ -71,15 +71,15 @@ def test_a_batch_in_which_some_tokens_keep_nothing() -> None:
     assert torch.equal(difference, torch.tensor([[-1.0, -1, -1, -1], [-1, -1, 4, -1], [-1, -1, -1, -1]]))
 
 
-@pytest.mark.parametrize("dense_products", [False, True])
 @pytest.mark.parametrize("constraint", list(alignment.CONSTRAINTS))
-@pytest.mark.parametrize(("activation", "sparsity"), [("relu", 0.3), ("topk", 4), ("batchtopk", 4)])
+@pytest.mark.parametrize(
+    ("activation", "sparsity", "dense_products"),
+    [("relu", 0.3, False), ("relu", 0.3, True), ("topk", 4, False), ("batchtopk", 4, False)],
+)
 def test_gradients_by_hand_are_autograds(
-    activation: str, sparsity: float, constraint: str, dense_products: bool, monkeypatch: pytest.MonkeyPatch
+    activation: str, sparsity: float, dense_products: bool, constraint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the optimizer sees, against a loss written down and differentiated in one piece."""
-    if dense_products and activation != "relu":
-        pytest.skip("only ReLU codes may be many")
     spec = RunSpec(d_sae=48, activation=activation, sparsity=sparsity, constraint=constraint, soft=0.7, lr=1e-3)  # type: ignore[arg-type]
     sae, same = (SAE(12, 48, activation, sparsity, constraint, seed=3) for _ in range(2))  # type: ignore[arg-type]
     noise = torch.Generator().manual_seed(5)
