@@ -1,6 +1,6 @@
 """Speed and memory of one training step, beside the peers' and beside the machine's own limit.
 
-    python -m benchmarks.speed                       # S, M and L, a quarter of an hour on two cores
+    python -m benchmarks.speed                       # S, M and L (M, L and XL on a GPU), half an hour on two cores
     python -m benchmarks.speed --shapes M --arms aligned standard
 
 Every arm is measured in a process of its own, so that its peak of memory is its own and none runs with what another
@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ ARMS = {
         "aligned+standard+floor",
         "floor",
         "floor, our selection",
+        "roofline",
         *OURS,
         *SAELENS,
         "dictionary_learning",
@@ -135,6 +136,25 @@ def floor(activation: str, d_in: int, d_sae: int, arm: str, x: Tensor) -> Step:
     return lambda x: select(torch.mm(x.bfloat16(), W_enc, out=pre), K)
 
 
+def roofline(activation: str, d_in: int, d_sae: int, arm: str, x: Tensor) -> Step:
+    """The machine's own limit, with the best that torch has for either: the product that finds the codes, and the
+    optimizer's pass over weights, gradients and moments. All else that a step does would be free."""
+    from aligned import kernels_cpu
+
+    kernels_cpu.keep_freed_memory()
+    weights = [torch.nn.Parameter(torch.randn(d_sae, d_in, device=DEVICE)) for _ in range(2)]
+    for weight in weights:
+        weight.grad = torch.randn_like(weight)
+    optimizer = torch.optim.Adam(weights, fused=True)
+    W_enc, pre = weights[0].detach().bfloat16().T, torch.empty(BATCH, d_sae, device=DEVICE, dtype=torch.bfloat16)
+
+    def step(x: Tensor) -> None:
+        torch.mm(x.bfloat16(), W_enc, out=pre)
+        optimizer.step()
+
+    return step
+
+
 def measure(shape: str, activation: str, arm: str) -> dict[str, Any]:
     """Median seconds of a step, its spread, and the process's peak of memory. For several arms, joined by a plus sign,
     they take turns step by step, so that what slows the machine slows all of them; their seconds come as lists."""
@@ -143,7 +163,7 @@ def measure(shape: str, activation: str, arm: str) -> dict[str, Any]:
     d_in, d_sae = SHAPES[shape]
     torch.manual_seed(0)
     batches = torch.randn(8, BATCH, d_in, device=DEVICE) / d_in**0.5
-    makers = {"f": floor, "a": ours, "s": ours, "S": saelens, "d": dictionary_learning}
+    makers = {"r": roofline, "f": floor, "a": ours, "s": ours, "S": saelens, "d": dictionary_learning}
     names = arm.split("+")
     steps = [makers[name[0]](activation, d_in, d_sae, name, batches[0]) for name in names]
     seconds: list[list[float]] = [[] for _ in names]
@@ -162,6 +182,15 @@ def measure(shape: str, activation: str, arm: str) -> dict[str, Any]:
     if len(names) > 1:
         return facts | {"turns": dict(zip(names, seconds)), "seconds": statistics.median(seconds[0])}
     return facts | {"seconds": statistics.median(seconds[0]), "least": min(seconds[0]), "most": max(seconds[0])}
+
+
+def print_shares(rows: Iterable[dict[str, Any]]) -> None:
+    """How near ours come to the machine's own limit."""
+    seconds = {(row["shape"], row["activation"], row["arm"]): row["seconds"] for row in rows}
+    for (shape, activation, arm), taken in seconds.items():
+        limit = seconds.get((shape, "topk", "roofline"))
+        if arm == "aligned" and limit is not None:
+            print(f"{shape:3s} {activation:10s} aligned: {limit / taken:.0%} of the roofline ({1000 * limit:.1f} ms)")
 
 
 def wait() -> None:
@@ -193,7 +222,9 @@ def each_in_its_own_process(jobs: list[tuple[str, str, str]]) -> Iterator[dict[s
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["S", "M", "L"])
+    parser.add_argument(
+        "--shapes", nargs="+", choices=SHAPES, default=["S", "M", "L"] if DEVICE == "cpu" else ["M", "L", "XL"]
+    )
     parser.add_argument("--activations", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--arms", nargs="+", default=None, help="some of the arms; by default all that there are")
     parser.add_argument(
@@ -221,6 +252,7 @@ def main(arguments: list[str] | None = None) -> None:
             rows = {(row["shape"], row["activation"], row["arm"]): row for row in before["rows"]}
     for row in each_in_its_own_process(jobs):
         rows[row["shape"], row["activation"], row["arm"]] = row | {"commit": commit()}
+    print_shares(rows.values())
     write_json(options.out, facts | {"rows": list(rows.values())})
     print(f"written to {options.out}")
 
