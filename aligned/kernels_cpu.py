@@ -20,7 +20,7 @@ from torch import Tensor
 # Torch's own threads: two pools on the same cores would wait for each other.
 numba.config.THREADING_LAYER = "omp"  # type: ignore[attr-defined]
 ONE = np.float32(1)  # a plain 1 would turn the rest of a sum into float64
-FAST = {"reassoc", "contract", "nsz"}  # a sum over a row may be taken in any order, so that it can be vectorised
+FAST = {"reassoc", "nsz"}  # the order of a sum is free, so that it can be vectorised; all else is in the order written
 
 
 def keep_freed_memory() -> None:
@@ -165,29 +165,33 @@ def _take(pre, maxima, bound, starts, values, places):  # type: ignore[no-untype
                         j += 1
 
 
-@njit(parallel=True, fastmath=FAST, cache=True)
+@njit(fastmath=FAST)
+def _dot(a, b):  # type: ignore[no-untyped-def]
+    total = np.float32(0)
+    for c in range(len(a)):
+        total += a[c] * b[c]
+    return total
+
+
+@njit(parallel=True, cache=True)
 def _reconstruct(values, features, starts, W_dec, b_dec, x, difference, dots):  # type: ignore[no-untyped-def]
-    d_in = x.shape[1]
     for t in prange(len(x)):
-        row = difference[t]
-        for c in range(d_in):
-            row[c] = b_dec[c] - x[t, c]
+        row, token = difference[t], x[t]
+        for c in range(len(row)):
+            row[c] = b_dec[c] - token[c]
         last = starts[t + 1] - (starts[t + 1] - starts[t]) % 4
         for j in range(starts[t], last, 4):  # by fours, to spare the nearest cache
             f0, f1, f2, f3 = values[j], values[j + 1], values[j + 2], values[j + 3]
             d0, d1, d2, d3 = (W_dec[features[j]], W_dec[features[j + 1]], W_dec[features[j + 2]],
                               W_dec[features[j + 3]])  # fmt: skip
-            for c in range(d_in):
-                row[c] += f0 * d0[c] + f1 * d1[c] + f2 * d2[c] + f3 * d3[c]
+            for c in range(len(row)):
+                row[c] += (f0 * d0[c] + f1 * d1[c]) + (f2 * d2[c] + f3 * d3[c])
         for j in range(last, starts[t + 1]):
             d, value = W_dec[features[j]], values[j]
-            for c in range(d_in):
+            for c in range(len(row)):
                 row[c] += value * d[c]
         for j in range(starts[t], starts[t + 1]):
-            d, dot = W_dec[features[j]], np.float32(0)
-            for c in range(d_in):
-                dot += row[c] * d[c]
-            dots[j] = dot
+            dots[j] = _dot(row, W_dec[features[j]])
 
 
 def reconstruct(
@@ -204,32 +208,33 @@ def weighted_sums(starts: Tensor, rows: Tensor, weights: Tensor, x: Tensor) -> T
     return F.embedding_bag(rows, x, starts, mode="sum", per_sample_weights=weights, include_last_offset=True)
 
 
-@njit(fastmath=FAST, inline="always")
-def _pull_back(g_e, g_d, v, d, aligned):  # type: ignore[no-untyped-def]
-    """One feature's gradients by e and d, turned in place into those by v and d, what lies along d removed."""
-    dd = gd = ed = vd = squares = np.float32(0)
+@njit(fastmath=FAST)
+def _with_decoder(g_e, g_d, v, d):  # type: ignore[no-untyped-def]
+    """Inner products with d, in one pass: those of d itself, of g_d, g_e and v."""
+    dd = gd = ed = vd = np.float32(0)
     for c in range(len(d)):
         dd += d[c] * d[c]
         gd += g_d[c] * d[c]
         ed += g_e[c] * d[c]
         vd += v[c] * d[c]
-    along_e = along_v = np.float32(0)
-    if aligned:  # e = v + (1 - <v, d>) d / <d, d>
-        along_e, along_v = (ONE - vd) / dd, -ed / dd
-        gd += along_e * ed + along_v * vd
-    gd /= dd
-    for c in range(len(d)):
-        e = g_e[c]
-        g_e[c] = new_v = e + along_v * d[c]
-        g_d[c] = new_d = g_d[c] + along_e * e + along_v * v[c] - gd * d[c]
-        squares += new_v * new_v + new_d * new_d
-    return squares
+    return dd, gd, ed, vd
 
 
-@njit(parallel=True, fastmath=FAST, cache=True)
-def _pull_back_rows(g_e, g_d, v, d, aligned, squares):  # type: ignore[no-untyped-def]
-    for i in prange(len(d)):
-        squares[i] = _pull_back(g_e[i], g_d[i], v[i], d[i], aligned)
+@njit(parallel=True, cache=True)
+def _pull_back(by_e, by_d, free, decoder, aligned, squares):  # type: ignore[no-untyped-def]
+    for i in prange(len(decoder)):
+        g_e, g_d, v, d = by_e[i], by_d[i], free[i], decoder[i]
+        dd, gd, ed, vd = _with_decoder(g_e, g_d, v, d)
+        along_e = along_v = np.float32(0)
+        if aligned:  # e = v + (1 - <v, d>) d / <d, d>
+            along_e, along_v = (ONE - vd) / dd, -ed / dd
+            gd += along_e * ed + along_v * vd
+        gd /= dd
+        for c in range(len(d)):
+            e = g_e[c]
+            g_e[c] = e + along_v * d[c]
+            g_d[c] = (g_d[c] - gd * d[c]) + (along_e * e + along_v * v[c])
+        squares[i] = _dot(g_e, g_e) + _dot(g_d, g_d)
 
 
 def pull_back(g_e: Tensor, g_d: Tensor, v: Tensor, d: Tensor, aligned: bool) -> Tensor:
@@ -244,25 +249,21 @@ def pull_back(g_e: Tensor, g_d: Tensor, v: Tensor, d: Tensor, aligned: bool) -> 
     """
     squares = torch.empty(len(d))
     arrays = [a.detach().numpy() for a in (g_e, g_d, v, d)]
-    _pull_back_rows(*arrays, aligned, squares.numpy())  # type: ignore[call-arg]
+    _pull_back(*arrays, aligned, squares.numpy())
     return squares
 
 
-@njit(parallel=True, fastmath=FAST, cache=True)
-def _encoder(v, d, aligned, normalise, bits, half):  # type: ignore[no-untyped-def]
-    for i in prange(len(d)):
-        row, free, dd, vd = d[i], v[i], np.float32(0), np.float32(0)
-        for c in range(len(row)):
-            dd += row[c] * row[c]
-        over = ONE / np.sqrt(dd) if normalise else ONE
-        dd = np.float32(0)
-        for c in range(len(row)):
-            row[c] *= over
-            dd += row[c] * row[c]
-            vd += row[c] * free[c]
-        along = (ONE - vd) / dd if aligned else np.float32(0)
-        for c in range(len(row)):
-            e = np.float32(free[c] + along * row[c]).view(np.uint32)
+@njit(parallel=True, cache=True)
+def _encoder(free, decoder, aligned, normalise, bits, half):  # type: ignore[no-untyped-def]
+    for i in prange(len(decoder)):
+        v, d = free[i], decoder[i]
+        if normalise:
+            over = ONE / np.sqrt(_dot(d, d))
+            for c in range(len(d)):
+                d[c] *= over
+        along = (ONE - _dot(v, d)) / _dot(d, d) if aligned else np.float32(0)
+        for c in range(len(d)):
+            e = np.float32(v[c] + along * d[c]).view(np.uint32)
             if half:  # bf16 is the upper half of a float32, rounded to the nearest, ties to even
                 e = (e + np.uint32(0x7FFF) + ((e >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
             bits[i, c] = e
