@@ -249,7 +249,7 @@ def pull_back(g_e: Tensor, g_d: Tensor, v: Tensor, d: Tensor, aligned: bool) -> 
     """
     squares = torch.empty(len(d))
     arrays = [a.detach().numpy() for a in (g_e, g_d, v, d)]
-    _pull_back(*arrays, aligned, squares.numpy())
+    _pull_back(*arrays, aligned, squares.numpy())  # type: ignore[call-arg]
     return squares
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import signal
@@ -132,6 +133,33 @@ def test_a_checkpoint_of_another_spec_is_refused_by_name(tmp_path: Path) -> None
     with pytest.warns(UserWarning, match=f"of another spec \\({spec(seed=1).hash}\\), not {spec().hash}.* starts over"):
         again, _ = train(spec(), Synthetic(), tmp_path)
     assert torch.equal(again.W_dec, train(spec(), Synthetic(), tmp_path / "new")[0].W_dec)
+
+
+def test_kernels_compiled_now_and_taken_from_the_cache_give_the_same_bits(tmp_path: Path) -> None:
+    """A new machine compiles, a resumed run finds the code compiled: both must do the same."""
+    script = """
+import hashlib, torch
+from aligned import kernels_cpu
+from tests.test_kernels import LENGTHS, ragged, random
+v, d, g_e, g_d, x = (random(40, 100, seed=i) for i in range(5))
+out = torch.zeros(40, 132)
+kernels_cpu.encoder(v, d, True, True, out)
+squares = kernels_cpu.pull_back(g_e, g_d, v, d, True)
+starts, features, values = ragged(LENGTHS, 13)
+difference, dots = kernels_cpu.reconstruct(values, features, starts, d, d[0], x[: len(LENGTHS)])
+made = torch.cat([a.flatten() for a in (out, d, g_e, g_d, squares, difference, dots)])
+print(hashlib.sha256(made.numpy().tobytes()).hexdigest())
+"""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    sums = {
+        subprocess.run(
+            [sys.executable, "-c", script], env=environment, cwd=Path(__file__).parents[1], capture_output=True,
+            text=True, check=True,
+        ).stdout
+        for _ in range(2)
+    }  # fmt: skip
+    assert len(sums) == 1
+    assert list(tmp_path.rglob("*.nbc"))
 
 
 class Stopped(Exception):
