@@ -253,6 +253,15 @@ def pull_back(g_e: Tensor, g_d: Tensor, v: Tensor, d: Tensor, aligned: bool) -> 
     return squares
 
 
+@njit(fastmath=FAST)
+def _squared_and_dot(d, v):  # type: ignore[no-untyped-def]
+    dd = vd = np.float32(0)
+    for c in range(len(d)):
+        dd += d[c] * d[c]
+        vd += v[c] * d[c]
+    return dd, vd
+
+
 @njit(parallel=True, cache=True)
 def _encoder(free, decoder, aligned, normalise, bits, half):  # type: ignore[no-untyped-def]
     for i in prange(len(decoder)):
@@ -261,7 +270,10 @@ def _encoder(free, decoder, aligned, normalise, bits, half):  # type: ignore[no-
             over = ONE / np.sqrt(_dot(d, d))
             for c in range(len(d)):
                 d[c] *= over
-        along = (ONE - _dot(v, d)) / _dot(d, d) if aligned else np.float32(0)
+        along = np.float32(0)
+        if aligned:
+            dd, vd = _squared_and_dot(d, v)
+            along = (ONE - vd) / dd
         for c in range(len(d)):
             e = np.float32(v[c] + along * d[c]).view(np.uint32)
             if half:  # bf16 is the upper half of a float32, rounded to the nearest, ties to even
