@@ -254,9 +254,11 @@ def pull_back(g_e: Tensor, g_d: Tensor, v: Tensor, d: Tensor, aligned: bool) -> 
 
 
 @njit(fastmath=FAST)
-def _squared_and_dot(d, v):  # type: ignore[no-untyped-def]
+def _rescale(d, over, v):  # type: ignore[no-untyped-def]
+    """Multiply a row in place; in the same pass, its inner products with itself and with v."""
     dd = vd = np.float32(0)
     for c in range(len(d)):
+        d[c] *= over
         dd += d[c] * d[c]
         vd += v[c] * d[c]
     return dd, vd
@@ -266,14 +268,8 @@ def _squared_and_dot(d, v):  # type: ignore[no-untyped-def]
 def _encoder(free, decoder, aligned, normalise, bits, half):  # type: ignore[no-untyped-def]
     for i in prange(len(decoder)):
         v, d = free[i], decoder[i]
-        if normalise:
-            over = ONE / np.sqrt(_dot(d, d))
-            for c in range(len(d)):
-                d[c] *= over
-        along = np.float32(0)
-        if aligned:
-            dd, vd = _squared_and_dot(d, v)
-            along = (ONE - vd) / dd
+        dd, vd = _rescale(d, ONE / np.sqrt(_dot(d, d)) if normalise else ONE, v)
+        along = (ONE - vd) / dd if aligned else np.float32(0)
         for c in range(len(d)):
             e = np.float32(v[c] + along * d[c]).view(np.uint32)
             if half:  # bf16 is the upper half of a float32, rounded to the nearest, ties to even
