@@ -20,7 +20,9 @@ from torch import Tensor
 # Torch's own threads: two pools on the same cores would wait for each other.
 numba.config.THREADING_LAYER = "omp"  # type: ignore[attr-defined]
 ONE = np.float32(1)  # a plain 1 would turn the rest of a sum into float64
-FAST = {"reassoc", "nsz"}  # the order of a sum is free, so that it can be vectorised; all else is in the order written
+# The order of a sum is free, so that it can be vectorised. What Numba compiles and what it later finds in its cache may
+# differ in that order, hence in bits: kernels with such sums are compiled by every process anew.
+FAST = {"reassoc", "nsz"}
 
 
 def keep_freed_memory() -> None:
@@ -173,7 +175,7 @@ def _dot(a, b):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True)  # not cached: see FAST
 def _reconstruct(values, features, starts, W_dec, b_dec, x, difference, dots):  # type: ignore[no-untyped-def]
     for t in prange(len(x)):
         row, token = difference[t], x[t]
@@ -220,7 +222,7 @@ def _with_decoder(g_e, g_d, v, d):  # type: ignore[no-untyped-def]
     return dd, gd, ed, vd
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True)  # not cached: see FAST
 def _pull_back(by_e, by_d, free, decoder, aligned, squares):  # type: ignore[no-untyped-def]
     for i in prange(len(decoder)):
         g_e, g_d, v, d = by_e[i], by_d[i], free[i], decoder[i]
@@ -264,7 +266,7 @@ def _rescale(d, over, v):  # type: ignore[no-untyped-def]
     return dd, vd
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True)  # not cached: see FAST
 def _encoder(free, decoder, aligned, normalise, bits, half):  # type: ignore[no-untyped-def]
     for i in prange(len(decoder)):
         v, d = free[i], decoder[i]

@@ -142,7 +142,7 @@ def _as(name: str, value: Any, like: Any) -> Any:
     if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not type(like):
-        raise TypeError(f"{name} is {value!r} ({_kind(value)}); it must be a {_kind(like)}, such as {like!r}")
+        raise TypeError(f"{name} is {value!r} ({_kind(value)}); it must be of type {_kind(like)}, such as {like!r}")
     return value
 
 

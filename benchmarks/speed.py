@@ -235,6 +235,9 @@ def main(arguments: list[str] | None = None) -> None:
     if options.one:
         print(json.dumps(measure(*options.one)))
         return
+    arms = list(dict.fromkeys(arm for activation in options.activations for arm in ARMS[activation]))
+    if unknown := set(options.arms or ()) - set(arms):
+        parser.error(f"no arm {', '.join(sorted(unknown))}; there are: {'; '.join(arms)}")
     jobs = [
         (shape, activation, arm)
         for shape in options.shapes

@@ -38,11 +38,11 @@ def test_a_changed_parameter_reaches_the_notebook(notebook: Path, tmp_path: Path
     ("given", "error", "says"),
     [
         ({"with": 3}, ValueError, r"no parameter 'with'; it has width \(int, 3\), rate"),
-        ({"width": "wide"}, TypeError, r"width is 'wide' \(str\); it must be a int"),
+        ({"width": "wide"}, TypeError, r"width is 'wide' \(str\); it must be of type int"),
         ({"width": 5.5}, TypeError, "width is 5.5"),
         ({"width": True}, TypeError, "width is True"),
         ({"rate": "1e-4"}, TypeError, "rate is '1e-4'"),
-        ({"seeds": 3}, TypeError, r"seeds is 3 \(int\); it must be a list of int"),
+        ({"seeds": 3}, TypeError, r"seeds is 3 \(int\); it must be of type list of int"),
         ({"seeds": [1, "x"]}, TypeError, r"seeds\[1\] is 'x'"),
     ],
 )
