@@ -32,7 +32,7 @@ def speed_ups(record: dict[str, Any]) -> pd.DataFrame:
     import pandas as pd
 
     rows = pd.DataFrame(record["rows"])
-    seconds = rows[rows.arm.ne("") & ~rows.arm.str.contains(r"\+")].set_index(["shape", "activation", "arm"]).seconds
+    seconds = rows[~rows.arm.str.contains(r"\+")].set_index(["shape", "activation", "arm"]).seconds
     seconds = seconds.unstack().reindex(rows[["shape", "activation"]].drop_duplicates().itertuples(index=False))
     saelens = seconds[[arm for arm in seconds if arm.startswith("SAELens")]]
     return pd.DataFrame(

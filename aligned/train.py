@@ -205,8 +205,9 @@ class Trainer:
         if sae.constraint in FOLDED:
             sae.free.grad, sae.W_dec.grad = found.e, found.d
             return kernels(found.e).pull_back(found.e, found.d, sae.free, sae.W_dec, self._aligned).sum()
-        for parameter in filter(None.__ne__, (sae.free, sae.W_dec)):
-            parameter.grad = None
+        parameters = [p for p in (sae.free, sae.W_dec) if p is not None]  # `tied` has no free one
+        for p in parameters:
+            p.grad = None
         with torch.enable_grad():
             roots, gradients = [sae.encoder_rows], [found.e]
             if sae.constraint == "soft":
@@ -216,7 +217,7 @@ class Trainer:
         torch.autograd.backward(roots, gradients)
         sae.W_dec.grad = found.d if sae.W_dec.grad is None else sae.W_dec.grad.add_(found.d)
         remove_parallel_gradient(sae.W_dec)
-        return sum(p.grad.square().sum() for p in (sae.free, sae.W_dec) if p is not None)
+        return sum(p.grad.square().sum() for p in parameters)
 
     @property
     def _aligned(self) -> bool:
