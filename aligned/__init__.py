@@ -1,9 +1,29 @@
 """Aligned training of sparse autoencoders (arXiv 2605.18629), replicated."""
 
-from aligned import evals
-from aligned.alignment import alignment_score
-from aligned.runs import Run, records, run, sweep
-from aligned.sae import SAE
-from aligned.spec import RunSpec, grid
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aligned import evals
+    from aligned.alignment import alignment_score
+    from aligned.results import records
+    from aligned.runs import Run, run
+    from aligned.sae import SAE
+    from aligned.spec import RunSpec, grid
+    from aligned.sweeps import sweep
 
 __all__ = ["SAE", "Run", "RunSpec", "alignment_score", "evals", "grid", "records", "run", "sweep"]
+
+# Imported when first used: `import aligned` is fast, and `python -m aligned.runs` runs a module that nobody has loaded.
+_PLACES = {
+    "SAE": "sae", "Run": "runs", "RunSpec": "spec", "alignment_score": "alignment", "grid": "spec",
+    "records": "results", "run": "runs", "sweep": "sweeps",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(import_module(f"aligned.{_PLACES[name]}"), name)
+    if name == "evals":
+        return import_module("aligned.evals")
+    raise AttributeError(f"module 'aligned' has no attribute {name!r}; it has {', '.join(__all__)}")

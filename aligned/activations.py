@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from filelock import FileLock
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
@@ -137,14 +138,26 @@ def collect(
     folder = place / f"{Path(model.name).name}-layer{layer}-{digest}"
     if (folder / "pool.json").exists():
         return Pool(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    with FileLock(place / f"{folder.name}.lock"):  # of many that need it one makes it
+        if (folder / "pool.json").exists():
+            return Pool(folder)
+        for half in place.glob(f".{folder.name}.*"):  # of a process that was killed
+            shutil.rmtree(half)
+        return _collect(model, layer, source, tokens, context, split, folder, name)
+
+
+def _collect(
+    model: LanguageModel, layer: int, source: str, tokens: int, context: int, split: text.Split, folder: Path,
+    name: dict[str, object],
+) -> Pool | Stream:  # fmt: skip
     # special tokens are dropped, so ask for a few more blocks than the tokens would fill
     blocks = text.token_blocks(
         text.documents(source, split), model.tokenizer, context, blocks=int(tokens / (context - 1) * 1.05) + 2
     )
     keep = ~model.is_special(blocks)
     n = min(tokens, int(keep.sum()))
-    place.mkdir(parents=True, exist_ok=True)
-    if n * model.d_in * 2 > _DISK_SHARE * shutil.disk_usage(place).free:
+    if n * model.d_in * 2 > _DISK_SHARE * shutil.disk_usage(folder.parent).free:
         return Stream(model, layer, blocks)
     return _write_pool(model, layer, blocks, n, folder, name)
 
@@ -154,7 +167,10 @@ def _write_pool(
 ) -> Pool:
     beside = folder.with_name(f".{folder.name}.{os.getpid()}")
     beside.mkdir(parents=True)
+    size = 2 * n * model.d_in
     try:
+        with (beside / "activations.bf16").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)  # no room is said now, and not by a crash in the middle
         data = torch.from_file(
             str(beside / "activations.bf16"), shared=True, size=n * model.d_in, dtype=torch.bfloat16
         ).view(n, model.d_in)
@@ -173,6 +189,12 @@ def _write_pool(
         checkpoint.write_json(beside / "pool.json", facts)
         if not folder.exists():
             beside.rename(folder)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"no room for {size / 1e9:.2f} GB of activations in {folder.parent} ({error.strerror}); make room, choose "
+            "another place with ALIGNED_STORE, or train on fewer tokens",
+        ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return Pool(folder)

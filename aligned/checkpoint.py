@@ -21,7 +21,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def _in_one_move(path: Path) -> Iterator[Path]:
+def in_one_move(path: Path) -> Iterator[Path]:
     """A place beside `path` to write to; what is there at the end takes path's place. A reader sees the old file or
     the new one, never a half; an error leaves the old one and nothing else."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def remove_halves(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one move."""
-    with _in_one_move(path) as beside:
+    with in_one_move(path) as beside:
         beside.write_text(text, encoding="utf-8")
 
 
@@ -69,7 +69,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> 
     """
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     facts = {"meta": json.dumps(meta), "checksums": json.dumps({k: _checksum(v) for k, v in tensors.items()})}
-    with _in_one_move(path) as beside:
+    with in_one_move(path) as beside:
         save_file(tensors, beside, facts)
 
 

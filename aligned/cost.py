@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aligned.runs import RESULTS
+from aligned.results import RESULTS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from aligned.alignment import Constraint
-from aligned.checkpoint import write_json
+from aligned.checkpoint import in_one_move, write_json
 from aligned.sae import SAE, Activation
 
 # Our activation functions and SAELens's names for what they are after training.
@@ -50,9 +50,8 @@ def save_saelens(sae: SAE, folder: Path, metadata: dict[str, Any]) -> None:
         config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
     if sae.activation == "batchtopk":
         tensors["threshold"] = sae.threshold.clamp_min(0).expand(sae.d_sae)
-    save_file(
-        {k: v.detach().cpu().float().contiguous() for k, v in tensors.items()}, folder / "sae_weights.safetensors"
-    )
+    with in_one_move(folder / "sae_weights.safetensors") as place:
+        save_file({k: v.detach().cpu().float().contiguous() for k, v in tensors.items()}, place)
     write_json(folder / "cfg.json", config)
 
 

@@ -2,42 +2,53 @@
 
 A finished run's folder `<store>/<readable name>-<hash of the spec>/` holds `spec.json`, `cfg.json` and
 `sae_weights.safetensors` (SAELens's format, for raw activations), `log.csv`, `provenance.json` and `metrics.json`.
-It is made beside and moved into place, so that a folder that is there is whole.
+It is made beside and moved into place, so that a folder that is there is whole; its checksums stand in
+`provenance.json`, and a folder that does not match them is set aside, never deleted, and trained again.
+
+Any number of processes may share a store: a spec is trained under a lock, which the system takes from an owner that
+dies, and its checkpoint lets the next one go on.
+
+    python -m aligned.runs list | show NAME ... | verify [NAME ...] | remove NAME ...
 """
 
 from __future__ import annotations
 
+import argparse
+import hashlib
 import json
-import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+import sys
+import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from functools import cached_property, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from filelock import FileLock
 from jaxtyping import Int
 from torch import Tensor
-from tqdm import tqdm
 
 from aligned import checkpoint, text
 from aligned.activations import Activations, collect, store
-from aligned.evals import recovery
+from aligned.alignment import alignment_score
 from aligned.interop import load_saelens, save_saelens
 from aligned.model import LanguageModel
 from aligned.sae import SAE
 from aligned.spec import RunSpec
 from aligned.train import train
 
-if TYPE_CHECKING:
-    import pandas as pd
+FORMAT = 1  # of a run's folder; one of another format is left alone
+WEIGHED = ("spec.json", "cfg.json", "sae_weights.safetensors", "log.csv")  # what checksums are kept of
 
 
-RESULTS = Path(__file__).parents[1] / "results"  # the published records, in a checkout
+class Damaged(Exception):
+    """A run's folder that is not what was written; says what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -54,93 +65,127 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Every evaluation made so far, by what was evaluated."""
+        """Every evaluation made so far, by what was evaluated. A file that can't be read is set aside."""
         place = self.path / "metrics.json"
-        return json.loads(place.read_text()) if place.exists() else {}
+        if not place.exists():
+            return {}
+        try:
+            return _json(place)
+        except Damaged as error:
+            aside = _free(self.path / "metrics.damaged")
+            place.rename(aside)
+            warnings.warn(f"{error}. It is set aside as {aside.name}; evaluations are made again", stacklevel=2)
+            return {}
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Mean, least and greatest alignment score."""
+        return self.evaluated("alignment", lambda: _scores(self.sae))
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What made this run: commit, versions, device, seconds, fingerprints."""
-        return json.loads((self.path / "provenance.json").read_text())
+        """What made this run: commit, versions, device, seconds, fingerprints, checksums."""
+        return _json(self.path / "provenance.json")
 
     def evaluated(self, key: str, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
         """The evaluation named `key`, from `metrics.json` if it was made before."""
         if key not in self.metrics:
-            checkpoint.write_json(self.path / "metrics.json", {**self.metrics, key: compute()})
+            found = compute()
+            with _lock(self.path.name):  # another process may have added another one meanwhile
+                checkpoint.write_json(self.path / "metrics.json", {**self.metrics, key: found})
         return self.metrics[key]
 
 
-def run(spec: RunSpec, progress: Callable[[int], object] | None = None) -> Run:
-    """The run of a spec: from the store, or trained now (and resumed, if it was interrupted)."""
-    folder = store() / spec.name
-    if not (folder / "spec.json").exists():
-        _train(spec, folder, progress)
+def run(spec: RunSpec, progress: Callable[[int], object] | None = None, wait: bool = True) -> Run:
+    """The run of a spec: from the store, or trained now (and resumed, if it was interrupted).
+
+    Raises:
+        filelock.Timeout: another process is training it, and `wait` is False. (With `wait` this one waits for it.)
+        OSError: the store can't be written; names the remedy.
+    """
+    if (found := finished(spec)) is not None:
+        return found
+    with _lock(spec.name).acquire(timeout=-1 if wait else 0):
+        return finished(spec, set_aside=True) or _train(spec, progress)
+
+
+def finished(spec: RunSpec, set_aside: bool = False) -> Run | None:
+    """The run of a spec, if it is in the store and whole. A damaged one is moved out of the way if `set_aside`."""
+    folder = _folder(spec)
+    if not folder.exists():
+        return None
+    try:
+        check(folder)
+    except Damaged as error:
+        if set_aside:
+            aside = _free(store() / "damaged" / folder.name)
+            aside.parent.mkdir(exist_ok=True)
+            folder.rename(aside)
+            warnings.warn(f"{error}. It is set aside as {aside} and trained again", stacklevel=3)
+        return None
     return Run(spec, folder)
 
 
-def sweep(specs: Sequence[RunSpec]) -> list[Run]:
-    """The runs of many specs. Those with a model, layer and text in common share one pool of activations, so that the
-    language model runs once. What is missing is checked and said before the first step."""
-    missing = [spec for spec in specs if not (store() / spec.name / "spec.json").exists()]
-    for at in sorted({(spec.model, spec.layer, spec.text, spec.context) for spec in missing}):
-        _check(*at)
-    print(f"{len(specs) - len(missing)} of {len(specs)} runs are in the store; {len(missing)} to train")
-    with tqdm(total=sum(s.tokens for s in missing), unit="tok", unit_scale=True, disable=not missing) as bar:
-        for number, spec in enumerate(missing, 1):
-            bar.set_description(
-                f"{number}/{len(missing)} {spec.activation} {spec.sparsity:g} {spec.constraint} s{spec.seed}"
-            )
-            run(spec, bar.update)
-    return [run(spec) for spec in specs]
+def check(folder: Path) -> None:
+    """Compare a run's folder with its own checksums.
 
-
-def _check(model: str, layer: int, source: str, context: int) -> None:
-    """Raise now what would otherwise be raised after long work: a model, layer, context or text that will not do."""
-    language_model(model).hook(layer)
-    language_model(model).check_context(context)
-    held_out_blocks(model, source, context, context)
-
-
-def records(runs: Iterable[Run], eval_tokens: int) -> pd.DataFrame:
-    """One row a run: its spec's fields and `recovery` on that many held-out tokens, cached in the run's folder.
-
-    The tokens are the first of the held-out text; those that are special are read but not counted.
+    Raises:
+        Damaged: with what is missing, unreadable or different.
     """
-    import pandas as pd
-
-    runs = list(runs)
-    key = f"recovery, {eval_tokens} tokens of held-out text"
-    rows = []
-    for r in tqdm(runs, desc="evaluating", disable=all(key in r.metrics for r in runs)):
-        rows.append({**r.evaluated(key, lambda r=r: _recovery(r, eval_tokens)), **asdict(r.spec)})  # type: ignore[misc]
-    return pd.DataFrame(rows)
+    made = _json(folder / "provenance.json")
+    for name in WEIGHED:
+        if not (folder / name).exists():
+            raise Damaged(f"{folder} holds no {name}")
+        if made["checksums"].get(name) != _sha256(folder / name):
+            raise Damaged(f"{folder / name} is not what was written (its checksum differs)")
 
 
-def provenance(runs: Sequence[Run]) -> str:
-    """What a page says under its figure, in Markdown: which model and text, how many tokens, made by what."""
-    spec, made = runs[0].spec, [r.provenance for r in runs]
-    weights = {m["model_fingerprint"] for m in made}
-    return "\n".join(
-        (
-            f"- language model: `{spec.model}`, layer {spec.layer}, weights {', '.join(sorted(weights))}",
-            f"- SAEs: {len(runs)}, width {spec.d_sae}, {spec.steps * spec.batch:,} tokens of `{spec.text}` each",
-            f"- trained on: {_all(made, 'device')}, {_all(made, 'threads')} threads a run, "
-            f"{sum(m['seconds'] for m in made) / 60:.0f} minutes in all",
-            f"- commit: {_all(made, 'commit', 10)}",
-            f"- versions: {', '.join(f'{k} {v}' for k, v in made[0]['versions'].items())}",
-        )
-    )
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise Damaged(f"{path.parent} holds no {path.name}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise Damaged(f"{path} is not JSON ({error})") from error
 
 
-def _all(made: list[dict[str, Any]], field: str, digits: int | None = None) -> str:
-    return ", ".join(sorted({str(m[field])[:digits] for m in made}))
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _recovery(run: Run, eval_tokens: int) -> dict[str, float]:
-    spec = run.spec
-    return recovery(
-        run.sae, language_model(spec.model), held_out_blocks(spec.model, spec.text, spec.context, eval_tokens)
-    )
+def _folder(spec: RunSpec) -> Path:
+    """Where a run of this code's format belongs. A folder of another format keeps its place."""
+    folder = store() / spec.name
+    try:
+        other = _json(folder / "provenance.json").get("format", 0)
+    except Damaged:
+        return folder
+    if other == FORMAT:
+        return folder
+    beside = folder.with_name(f"{folder.name}.format{FORMAT}")
+    if not beside.exists():
+        warnings.warn(f"{folder} is of format {other} and is left alone; this code's is {FORMAT}", stacklevel=4)
+    return beside
+
+
+def _free(path: Path) -> Path:
+    number = 0
+    while (free := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    return free
+
+
+def _lock(name: str) -> FileLock:
+    place = store() / "locks" / f"{name}.lock"
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+    except OSError as error:
+        raise OSError(
+            f"the store {store()} can't be written ({error.strerror}); name another place with ALIGNED_STORE"
+        ) from error
+    return FileLock(place)
 
 
 @lru_cache(maxsize=1)
@@ -157,18 +202,19 @@ def held_out_blocks(model: str, source: str, context: int, tokens: int) -> Int[T
 
 
 @lru_cache(maxsize=1)
-def _activations(model: str, layer: int, source: str, tokens: int, context: int) -> Activations:
+def activations(model: str, layer: int, source: str, tokens: int, context: int) -> Activations:
     return collect(language_model(model), layer, source, tokens, context)
 
 
-def _train(spec: RunSpec, folder: Path, progress: Callable[[int], object] | None) -> None:
+def _train(spec: RunSpec, progress: Callable[[int], object] | None) -> Run:
     model = language_model(spec.model)
-    pool = _activations(spec.model, spec.layer, spec.text, spec.tokens, spec.context)
-    work = store() / "training" / spec.name
+    pool = activations(spec.model, spec.layer, spec.text, spec.tokens, spec.context)
+    work, folder = store() / "training" / spec.name, _folder(spec)
     work.mkdir(parents=True, exist_ok=True)
     sae, seconds = train(spec, pool, work, progress=progress)
     sae.layer = spec.layer
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    beside = store() / "training" / f"{spec.name}.done"
+    shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed here
     metadata = {
         "model_name": spec.model,
         "hook_name": model.hook(spec.layer),
@@ -176,19 +222,25 @@ def _train(spec: RunSpec, folder: Path, progress: Callable[[int], object] | None
         "prepend_bos": True,
         "dataset_path": spec.text,
     }
-    save_saelens(sae.cpu().for_raw_activations(pool.scale), beside, metadata)
-    (work / "log.csv").rename(beside / "log.csv")
-    checkpoint.write_json(beside / "provenance.json", _provenance(spec, model, pool, seconds))
+    raw = sae.cpu().for_raw_activations(pool.scale)
+    save_saelens(raw, beside, metadata)
     checkpoint.write_json(beside / "spec.json", asdict(spec))
-    if folder.exists():
-        shutil.rmtree(beside)
-    else:
-        beside.rename(folder)
+    shutil.copy(work / "log.csv", beside / "log.csv")
+    sums = {"checksums": {name: _sha256(beside / name) for name in WEIGHED}}
+    checkpoint.write_json(beside / "provenance.json", _provenance(spec, model, pool, seconds) | sums)
+    beside.rename(folder)
     shutil.rmtree(work)
+    return Run(spec, folder)
+
+
+def _scores(sae: SAE) -> dict[str, float]:
+    a = alignment_score(sae).double()
+    return {"score_mean": a.mean().item(), "score_min": a.min().item(), "score_max": a.max().item()}
 
 
 def _provenance(spec: RunSpec, model: LanguageModel, pool: Activations, seconds: float) -> dict[str, Any]:
     return {
+        "format": FORMAT,
         "commit": commit(),
         "dirty": bool(_git("status", "--porcelain")),
         "versions": {
@@ -222,3 +274,62 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m aligned.runs`: what is in the store, and whether it is whole."""
+    parser = argparse.ArgumentParser(prog="python -m aligned.runs", description=f"The runs in the store, {store()}.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="every run: its size, age and metrics")
+    for name, what in (
+        ("show", "all that is known of some runs"),
+        ("verify", "compare runs (all, if none is named) with their checksums"),
+        ("remove", "delete runs"),
+    ):
+        commands.add_parser(name, help=what).add_argument("runs", nargs="*" if name == "verify" else "+")
+    options = parser.parse_args(arguments)
+    folders = sorted(p.parent for p in store().glob("*/spec.json"))
+    if options.command == "list":
+        return _list(folders)
+    names = {f.name: f for f in folders}
+    if unknown := set(options.runs) - set(names):
+        parser.error(f"no run {', '.join(sorted(unknown))} in {store()}; `python -m aligned.runs list` names them")
+    chosen = [names[n] for n in options.runs] or folders
+    if options.command == "show":
+        for folder in chosen:
+            print(json.dumps({f.stem: _json(f) for f in sorted(folder.glob("*.json"))}, indent=2))
+    elif options.command == "remove":
+        for folder in chosen:
+            shutil.rmtree(folder)
+            print(f"removed {folder.name}")
+    else:
+        bad = 0
+        for folder in chosen:
+            try:
+                check(folder)
+            except Damaged as error:
+                bad += 1
+                print(f"damaged: {error}")
+        print(f"{len(chosen) - bad} of {len(chosen)} runs are whole")
+        return int(bad > 0)
+    return 0
+
+
+def _list(folders: list[Path]) -> int:
+    print(f"{len(folders)} runs in {store()}")
+    for folder in folders:
+        size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
+        date = datetime.fromtimestamp((folder / "spec.json").stat().st_mtime)
+        try:
+            metrics = Run(RunSpec(**_json(folder / "spec.json")), folder).metrics
+        except (Damaged, TypeError, ValueError) as error:
+            print(f"{folder.name:64s} {size:8.1f} MB  {date:%Y-%m-%d %H:%M}  {error}")
+            continue
+        known = [m for name, m in metrics.items() if name.startswith("recovery")]
+        shown = [f"L0 {m['l0']:.1f}, CE recovered {m['ce_recovered']:.3f}, alive {m['alive']:.1%}" for m in known[-1:]]
+        print(f"{folder.name:64s} {size:8.1f} MB  {date:%Y-%m-%d %H:%M}  {''.join(shown)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

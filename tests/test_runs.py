@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import aligned
-from aligned import runs
+from aligned import results, runs
 from aligned.runs import Run
 from aligned.spec import RunSpec, grid
 
@@ -44,7 +44,7 @@ def test_the_folder_says_all_there_is_to_say(done: Run) -> None:
 
 def test_evaluations_are_kept_with_the_run(done: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     first = aligned.records([done], 1024)
-    monkeypatch.setattr(runs, "_recovery", None)
+    monkeypatch.setattr(results, "_recovery", None)
     assert aligned.records([done], 1024).equals(first)
     assert first.tokens[0] == SMALL.tokens
     assert 900 < first.eval_tokens[0] < 1024
@@ -57,7 +57,7 @@ def test_a_sweep_gives_runs_in_the_order_asked(done: Run) -> None:
 
 def test_the_language_model_runs_once_for_many_saes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALIGNED_STORE", str(tmp_path))
-    runs._activations.cache_clear()
+    runs.activations.cache_clear()
     model, seen = runs.language_model("embedded"), 0
     residual = type(model).residual
 
@@ -69,7 +69,7 @@ def test_the_language_model_runs_once_for_many_saes(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(type(model), "residual", counted)
     aligned.sweep(grid(SMALL, constraint=["none", "projected"], seed=[0, 1, 2]))
     assert SMALL.tokens <= seen < 1.2 * SMALL.tokens + 8 * SMALL.context
-    runs._activations.cache_clear()
+    runs.activations.cache_clear()
 
 
 def test_grid_varies_the_last_name_fastest() -> None:

@@ -1,0 +1,192 @@
+"""What may befall a store: killed owners, damaged files, no room, no right to write, another version's runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import aligned
+from aligned import runs
+from aligned.sweeps import SweepError
+from tests.test_runs import SMALL
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store of the test's own, with the tests' pool of activations."""
+    pools = runs.store() / "pools"
+    aligned.run(SMALL)
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "pools").symlink_to(pools)
+    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def no_json(path: Path) -> None:
+    path.write_text("{half a rec")
+
+
+@pytest.mark.parametrize(
+    ("damage", "name", "says"),
+    [
+        (truncate, "sae_weights.safetensors", "sae_weights.safetensors is not what was written"),
+        (flip, "sae_weights.safetensors", "sae_weights.safetensors is not what was written"),
+        (Path.unlink, "sae_weights.safetensors", "holds no sae_weights.safetensors"),
+        (no_json, "spec.json", "spec.json is not what was written"),
+        (no_json, "provenance.json", "provenance.json is not JSON"),
+        (flip, "log.csv", "log.csv is not what was written"),
+    ],
+)
+def test_a_damaged_run_is_set_aside_and_trained_again(place: Path, damage, name: str, says: str) -> None:  # type: ignore[no-untyped-def]
+    first = aligned.run(SMALL)
+    weights = first.sae.W_enc.clone()
+    damage(first.path / name)
+    with pytest.warns(UserWarning, match=f"{says}.*set aside as .*damaged.* and trained again"):
+        again = aligned.run(SMALL)
+    assert torch.equal(again.sae.W_enc, weights)
+    assert len(list((place / "damaged").iterdir())) == 1
+    assert runs.main(["verify"]) == 0
+
+
+def test_verify_names_what_is_damaged(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = aligned.run(SMALL)
+    flip(run.path / "sae_weights.safetensors")
+    assert runs.main(["verify", SMALL.name]) == 1
+    assert "sae_weights.safetensors is not what was written" in capsys.readouterr().out
+
+
+def test_metrics_that_cannot_be_read_are_made_again(place: Path) -> None:
+    run = aligned.run(SMALL)
+    first = aligned.records([run], 1024)
+    no_json(run.path / "metrics.json")
+    with pytest.warns(UserWarning, match=r"metrics\.json is not JSON.*evaluations are made again"):
+        assert aligned.records([run], 1024).equals(first)
+    assert (run.path / "metrics.damaged.0").exists()
+
+
+def test_a_run_of_another_format_is_left_alone_and_named(place: Path) -> None:
+    run = aligned.run(SMALL)
+    made = json.loads((run.path / "provenance.json").read_text())
+    (run.path / "provenance.json").write_text(json.dumps(made | {"format": 0}))
+    before = {p.name: p.read_bytes() for p in run.path.iterdir()}
+    with pytest.warns(UserWarning, match=f"{SMALL.name} is of format 0 and is left alone"):
+        again = aligned.run(SMALL)
+    assert again.path != run.path
+    assert aligned.run(SMALL).path == again.path
+    assert {p.name: p.read_bytes() for p in run.path.iterdir()} == before
+
+
+def test_no_room(place: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"no room to write .*ALIGNED_STORE"):
+            aligned.run(SMALL)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert runs.finished(SMALL) is None
+    aligned.run(SMALL)
+
+
+def test_no_room_for_activations(place: Path) -> None:
+    (place / "pools").unlink()
+    runs.activations.cache_clear()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"no room for 0\.00 GB of activations"):
+            aligned.run(SMALL)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [p for p in (place / "pools").iterdir() if p.is_dir()]
+
+
+def test_a_store_that_cannot_be_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = aligned.run(SMALL)
+    monkeypatch.setattr(runs, "_lock", None)  # what is there is opened without it
+    assert aligned.run(SMALL).path == there.path
+    monkeypatch.undo()
+    monkeypatch.setenv("ALIGNED_STORE", "/proc/aligned")
+    with pytest.raises(OSError, match=r"the store /proc/aligned can't be written .*ALIGNED_STORE"):
+        aligned.run(SMALL)
+
+
+def test_one_failed_run_does_not_stop_the_others(place: Path) -> None:
+    bad = replace(SMALL, constraint="soft", soft=1e39)
+    good = replace(SMALL, seed=5)
+    with pytest.raises(SweepError, match=f"1 of 2 runs failed(.|\n)*{bad.name}: FloatingPointError(.|\n)*soft=1e"):
+        aligned.sweep([bad, good])
+    assert runs.finished(good) is not None
+
+
+FIELDS = {name: getattr(SMALL, name) for name in ("d_sae", "sparsity", "tokens", "batch", "context", "lr")}
+GRID = f"aligned.grid(aligned.RunSpec(**{FIELDS}), constraint=['none', 'projected'], seed=range(10))"
+
+
+def sweeping(engine: str = "") -> subprocess.Popen[str]:
+    script = f"import aligned, torch\ntorch.set_num_threads(1)\naligned.sweep({GRID}{engine})"
+    return subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        cwd=Path(__file__).parents[1], start_new_session=True,
+    )  # fmt: skip
+
+
+def whole(place: Path) -> int:
+    return len(list(place.glob("*/spec.json")))
+
+
+def test_ten_processes_one_grid_and_random_kills(place: Path) -> None:
+    chance, kills = random.Random(0), 0
+    processes = [sweeping() for _ in range(10)]
+    while kills < 6:
+        time.sleep(chance.uniform(0.5, 3))
+        victim = chance.randrange(10)
+        if processes[victim].poll() is None:
+            processes[victim].send_signal(signal.SIGKILL)
+            processes[victim].wait()
+            kills += 1
+            processes[victim] = sweeping()
+        elif whole(place) == 20:
+            break
+    for process in processes:
+        assert process.wait(timeout=300) == 0, process.stderr and process.stderr.read()
+    assert whole(place) == 20
+    assert runs.main(["verify"]) == 0
+    assert not list((place / "training").iterdir())
+    alone = aligned.run(replace(SMALL, seed=3, tokens=SMALL.tokens))
+    assert alone.provenance["commit"] == runs.commit()
+
+
+def test_a_worker_of_loky_is_killed_and_the_sweep_ends_complete(place: Path) -> None:
+    process = sweeping(", engine='loky', workers=2")
+    deadline = time.monotonic() + 120
+    while whole(place) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    commands = {c: Path(f"/proc/{c}/cmdline").read_text() for c in children}
+    workers = [c for c, command in commands.items() if "loky" in command and "resource" not in command]
+    os.kill(int(workers[0]), signal.SIGKILL)
+    assert process.wait(timeout=300) == 0, process.stderr and process.stderr.read()
+    assert whole(place) == 20
+    assert runs.main(["verify"]) == 0
