@@ -20,7 +20,7 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 		{ echo "$(PYTHON) is older than 3.11; give another: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --no-deps $(TORCH) $(TORCH_INDEX)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[text,book,interop,test]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[text,book,interop,ray,dask,test]'
 	$(BIN)/pip install --quiet --no-deps dictionary-learning==0.1.0  # the peer; with its needs it would replace torch
 	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet triton==3.9.0)  # its interpreter; with a GPU torch has brought it
 	@touch $@

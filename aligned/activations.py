@@ -23,6 +23,7 @@ from tqdm import tqdm
 from aligned import checkpoint, text
 from aligned.model import LanguageModel
 
+FORMAT = 1  # of a pool's folder
 _BLOCKS = 8  # blocks that go through the language model at once
 _DISK_SHARE = 0.8  # of the free disk that a pool may take
 
@@ -32,6 +33,8 @@ class Activations(Protocol):
 
     d_in: int
     scale: float  # raw activations times this have E|x|^2 = 1
+    mean: Float[Tensor, " d_in"]  # of raw activations
+    text_fingerprint: str
 
     def batch(self, seed: int, step: int, size: int) -> Float[Tensor, "size d_in"]:
         """The scaled float32 activations of a training step."""
@@ -44,6 +47,8 @@ class Pool:
     def __init__(self, folder: Path) -> None:
         self.facts = json.loads((folder / "pool.json").read_text())
         self.scale: float = self.facts["scale"]
+        self.mean = torch.tensor(self.facts["mean"])
+        self.text_fingerprint: str = self.facts["text_fingerprint"]
         self.n, self.d_in = self.facts["shape"]
         data = torch.from_file(
             str(folder / "activations.bf16"), shared=True, size=self.n * self.d_in, dtype=torch.bfloat16
@@ -75,11 +80,13 @@ class Stream:
         self, model: LanguageModel, layer: int, blocks: Int[Tensor, "n context"], window: int = 250_000
     ) -> None:
         self.model, self.layer, self.blocks, self.d_in = model, layer, blocks, model.d_in
+        self.text_fingerprint = _fingerprint(blocks)
         self.window = window
         self._per_window = max(1, window // (blocks.shape[1] - 1))  # blocks
         self._held: tuple[tuple[int, int, int], Tensor] | None = None
         first = blocks[: self._per_window]
-        self.scale = scale_of(torch.cat([x for x in _residuals(model, layer, first)]))
+        rows = torch.cat([x for x in _residuals(model, layer, first)])
+        self.scale, self.mean = scale_of(rows), rows.mean(0)
 
     def batch(self, seed: int, step: int, size: int) -> Float[Tensor, "size d_in"]:
         per_window = max(1, self.window // size)
@@ -98,6 +105,18 @@ class Stream:
             shuffle = torch.randperm(len(rows), generator=torch.Generator().manual_seed(_mix(seed, number) + 1))
             self._held = (key, rows[shuffle])
         return self._held[1]
+
+
+class Centred:
+    """Activations less their mean, scaled so that E|x|^2 = 1 again: (x - mean) scale."""
+
+    def __init__(self, raw: Activations) -> None:
+        self.raw, self.d_in, self.mean, self.text_fingerprint = raw, raw.d_in, raw.mean, raw.text_fingerprint
+        self.scale = raw.scale / (1 - (raw.scale * raw.mean).square().sum().item()) ** 0.5
+
+    def batch(self, seed: int, step: int, size: int) -> Float[Tensor, "size d_in"]:
+        x = self.raw.batch(seed, step, size)
+        return (x - self.raw.scale * self.mean) * (self.scale / self.raw.scale)
 
 
 def collect(
@@ -130,10 +149,18 @@ def collect(
     model.hook(layer)
     model.check_context(context)
     place = store() / "pools" if place is None else place
-    name = {"model": model.name, "weights": model.fingerprint, "layer": layer, "text": source, "split": split,
-            "tokens": tokens, "context": context}  # fmt: skip
-    if source == text.INSTALLED:
-        name["text_fingerprint"] = text.fingerprint(text.installed_python(split))
+    name = {
+        "format": FORMAT,
+        "model": model.name,
+        "weights": model.fingerprint,
+        "layer": layer,
+        "text": source,
+        "split": split,
+        "tokens": tokens,
+        "context": context,
+    }
+    if source == text.INSTALLED:  # other packages, another pool
+        name["documents"] = text.fingerprint(text.installed_python(split))
     digest = hashlib.sha256(json.dumps(name, sort_keys=True).encode()).hexdigest()[:12]
     folder = place / f"{Path(model.name).name}-layer{layer}-{digest}"
     if (folder / "pool.json").exists():
@@ -175,17 +202,24 @@ def _write_pool(
             str(beside / "activations.bf16"), shared=True, size=n * model.d_in, dtype=torch.bfloat16
         ).view(n, model.d_in)
         order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
-        at, square = 0, 0.0
+        at, square, total = 0, 0.0, torch.zeros(model.d_in, dtype=torch.float64)
         with tqdm(total=n, unit="tok", unit_scale=True, desc=f"activations of {model.name}, layer {layer}") as bar:
             for x in _residuals(model, layer, blocks):
                 x = x[: n - at]
                 data[order[at : at + len(x)]] = x.bfloat16()
                 square += x.double().square().sum().item()
+                total += x.double().sum(0)
                 at += len(x)
                 bar.update(len(x))
                 if at == n:
                     break
-        facts = {**name, "shape": [n, model.d_in], "scale": (n / square) ** 0.5}
+        facts = {
+            **name,
+            "text_fingerprint": _fingerprint(blocks),
+            "shape": [n, model.d_in],
+            "scale": (n / square) ** 0.5,
+            "mean": (total / n).tolist(),
+        }
         checkpoint.write_json(beside / "pool.json", facts)
         if not folder.exists():
             beside.rename(folder)
@@ -211,6 +245,11 @@ def _residuals(model: LanguageModel, layer: int, blocks: Int[Tensor, "m context"
                 f"in blocks {number * _BLOCKS} to {number * _BLOCKS + len(tokens) - 1}"
             )
         yield x
+
+
+def _fingerprint(blocks: Int[Tensor, "m context"]) -> str:
+    """SHA-256 of the tokens, 16 digits."""
+    return hashlib.sha256(blocks.numpy().tobytes()).hexdigest()[:16]
 
 
 def scale_of(x: Float[Tensor, "n d_in"]) -> float:

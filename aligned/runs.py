@@ -16,29 +16,26 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import platform
 import shutil
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock
 from jaxtyping import Int
 from torch import Tensor
 
 from aligned import checkpoint, text
-from aligned.activations import Activations, collect, store
+from aligned.activations import Activations, Centred, collect, store
 from aligned.alignment import alignment_score
 from aligned.interop import load_saelens, save_saelens
 from aligned.model import LanguageModel
+from aligned.provenance import provenance
 from aligned.sae import SAE
 from aligned.spec import RunSpec
 from aligned.train import train
@@ -209,6 +206,7 @@ def activations(model: str, layer: int, source: str, tokens: int, context: int) 
 def _train(spec: RunSpec, progress: Callable[[int], object] | None) -> Run:
     model = language_model(spec.model)
     pool = activations(spec.model, spec.layer, spec.text, spec.tokens, spec.context)
+    pool = Centred(pool) if spec.center else pool
     work, folder = store() / "training" / spec.name, _folder(spec)
     work.mkdir(parents=True, exist_ok=True)
     sae, seconds = train(spec, pool, work, progress=progress)
@@ -222,12 +220,21 @@ def _train(spec: RunSpec, progress: Callable[[int], object] | None) -> Run:
         "prepend_bos": True,
         "dataset_path": spec.text,
     }
-    raw = sae.cpu().for_raw_activations(pool.scale)
+    raw = sae.cpu().for_raw_activations(pool.scale, pool.mean if spec.center else 0.0)
     save_saelens(raw, beside, metadata)
     checkpoint.write_json(beside / "spec.json", asdict(spec))
     shutil.copy(work / "log.csv", beside / "log.csv")
-    sums = {"checksums": {name: _sha256(beside / name) for name in WEIGHED}}
-    checkpoint.write_json(beside / "provenance.json", _provenance(spec, model, pool, seconds) | sums)
+    made = {
+        "format": FORMAT,
+        **provenance(),
+        "seconds": round(seconds, 1),
+        "tokens_per_second": round(spec.steps * spec.batch / seconds),
+        "model_fingerprint": model.fingerprint,
+        "text_fingerprint": pool.text_fingerprint,
+        "activation_scale": pool.scale,
+        "checksums": {name: _sha256(beside / name) for name in WEIGHED},
+    }
+    checkpoint.write_json(beside / "provenance.json", made)
     beside.rename(folder)
     shutil.rmtree(work)
     return Run(spec, folder)
@@ -236,44 +243,6 @@ def _train(spec: RunSpec, progress: Callable[[int], object] | None) -> Run:
 def _scores(sae: SAE) -> dict[str, float]:
     a = alignment_score(sae).double()
     return {"score_mean": a.mean().item(), "score_min": a.min().item(), "score_max": a.max().item()}
-
-
-def _provenance(spec: RunSpec, model: LanguageModel, pool: Activations, seconds: float) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "commit": commit(),
-        "dirty": bool(_git("status", "--porcelain")),
-        "versions": {
-            "python": platform.python_version(),
-            **{p: _version(p) for p in ("torch", "transformers", "transformer-lens")},
-        },
-        "device": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "seconds": round(seconds, 1),
-        "tokens_per_second": round(spec.steps * spec.batch / seconds),
-        "model_fingerprint": model.fingerprint,
-        "text_fingerprint": text.fingerprint(text.installed_python()) if spec.text == text.INSTALLED else None,
-        "activation_scale": pool.scale,
-    }
-
-
-def commit() -> str | None:
-    """Of the checkout that this code runs from, where it is one."""
-    return _git("rev-parse", "HEAD")
-
-
-def _git(*arguments: str) -> str | None:
-    done = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -106,8 +106,8 @@ class SAE(nn.Module):
         """The reconstruction of x."""
         return self.decode(self.encode(x))
 
-    def for_raw_activations(self, scale: float) -> SAE:
-        """The same SAE for activations that were not multiplied by `scale`, with the encoder written out.
+    def for_raw_activations(self, scale: float, mean: Float[Tensor, " d_in"] | float = 0.0) -> SAE:
+        """The same SAE for x where it was trained on (x - mean) scale, with the encoder written out.
 
         The encoder takes the scale and the decoder its inverse, so codes and alignment scores stay as they are.
         """
@@ -116,7 +116,7 @@ class SAE(nn.Module):
             raw.free.copy_(self.encoder_rows * scale)
             raw.W_dec.copy_(self.W_dec / scale)
             raw.b_enc.copy_(self.b_enc)
-            raw.b_dec.copy_(self.b_dec / scale)
+            raw.b_dec.copy_(self.b_dec / scale + mean)
             raw.threshold.copy_(self.threshold)
         raw.layer = self.layer
         return raw.requires_grad_(False)

@@ -33,6 +33,8 @@ class RunSpec:
         soft: coefficient of mean (a - 1)^2, used by the constraint `soft` alone.
         auxk: coefficient of the dead features' auxiliary loss (TopK and BatchTopK; the paper's stack has 1/32). For the
             standard SAE alone: aligned training goes without.
+        center: whether the activations' mean is subtracted first, which alone brings most dead features back where that
+            mean is large (arXiv 2605.31518). The same in every arm.
         text: source of the training text, as `aligned.text.documents` takes it.
         context: tokens in a block, BOS included.
 
@@ -53,6 +55,7 @@ class RunSpec:
     lr: float = 3e-4
     soft: float = 1.0
     auxk: float = 0.0
+    center: bool = False
     text: str = text.INSTALLED
     context: int = 256
 
@@ -63,7 +66,7 @@ class RunSpec:
             kind = kind if isinstance(kind, type) else str
             if kind is float and isinstance(value, int) and not isinstance(value, bool):
                 object.__setattr__(self, field.name, float(value))  # 32 and 32.0 are one spec
-            elif not isinstance(value, kind) or isinstance(value, bool):
+            elif not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
                 raise TypeError(f"{field.name} is {value!r}; it is of type {kind.__name__}")
         check_architecture(1, self.d_sae, self.activation, self.sparsity, self.constraint, self.init)
         for name, least in (("layer", 0), ("seed", 0), ("batch", 1), ("soft", 0), ("auxk", 0), ("context", 2)):

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import groupby
 from typing import Literal, get_args
 
 import torch
@@ -49,19 +50,26 @@ def sweep(specs: Sequence[RunSpec], engine: Engine | None = None, workers: int |
     """
     if engine is not None and engine not in get_args(Engine):
         raise ValueError(f"engine is {engine!r}; it is None or one of {', '.join(get_args(Engine))}")
-    missing = [spec for spec in dict.fromkeys(specs) if runs.finished(spec) is None]
+    missing = sorted((s for s in dict.fromkeys(specs) if runs.finished(s) is None), key=_pool)
     if missing:
-        for at in sorted({(s.model, s.layer, s.text, s.context) for s in missing}):
-            _check(*at)
+        for model, layer, source, context, _ in dict.fromkeys(map(_pool, missing)):
+            _check(model, layer, source, context)
         print(_plan(specs, missing, workers if engine else 1))
-        for pool in sorted({(s.model, s.layer, s.text, s.tokens, s.context) for s in missing}):
-            runs.activations(*pool)
-        with tqdm(total=sum(s.tokens for s in missing), unit="tok", unit_scale=True, desc="training") as bar:
-            failures = _here(missing, bar) if engine is None else _spread(missing, engine, workers, bar)
+        failures: dict[RunSpec, str] = {}
+        for key, group in groupby(missing, _pool):
+            model, layer, source, context, tokens = key
+            runs.activations(model, layer, source, tokens, context)
+            together = list(group)
+            failures |= _here(together) if engine is None else _spread(together, engine, workers)
         if failures:
             listed = "\n".join(f"  {spec.name}: {error}\n    {spec}" for spec, error in failures.items())
             raise SweepError(f"{len(failures)} of {len(missing)} runs failed; the others are in the store:\n{listed}")
     return [runs.run(spec) for spec in specs]
+
+
+def _pool(spec: RunSpec) -> tuple[str, int, str, int, int]:
+    """What decides the pool of activations that a run is trained on."""
+    return spec.model, spec.layer, spec.text, spec.context, spec.tokens
 
 
 def _check(model: str, layer: int, source: str, context: int) -> None:
@@ -71,46 +79,49 @@ def _check(model: str, layer: int, source: str, context: int) -> None:
     runs.held_out_blocks(model, source, context, context)
 
 
-def _here(missing: list[RunSpec], bar: tqdm) -> dict[RunSpec, str]:
+def _here(missing: list[RunSpec]) -> dict[RunSpec, str]:
     failures: dict[RunSpec, str] = {}
     elsewhere: list[RunSpec] = []
-    for wait, turn in ((False, missing), (True, elsewhere)):
-        for spec in turn:
-            bar.set_postfix_str(f"{spec.activation} {spec.sparsity:g} {spec.constraint} s{spec.seed}")
-            try:
-                runs.run(spec, bar.update, wait)
-            except Timeout:  # another process is at it
-                elsewhere.append(spec)
-            except Exception as error:
-                failures[spec] = f"{type(error).__name__}: {error}"
+    with tqdm(total=sum(s.tokens for s in missing), unit="tok", unit_scale=True, desc="training") as bar:
+        for wait, turn in ((False, missing), (True, elsewhere)):
+            for spec in turn:
+                bar.set_postfix_str(f"{spec.activation} {spec.sparsity:g} {spec.constraint} s{spec.seed}")
+                try:
+                    runs.run(spec, bar.update, wait)
+                except Timeout:  # another process is at it
+                    elsewhere.append(spec)
+                except Exception as error:
+                    failures[spec] = f"{type(error).__name__}: {error}"
     return failures
 
 
-def _spread(missing: list[RunSpec], engine: Engine, workers: int | None, bar: tqdm) -> dict[RunSpec, str]:
+def _spread(missing: list[RunSpec], engine: Engine, workers: int | None) -> dict[RunSpec, str]:
     from joblib import Parallel, delayed, parallel_config
 
     if engine == "ray":
         from ray.util.joblib import register_ray
 
         register_ray()
+
+    class Counting(Parallel):
+        def print_progress(self) -> None:
+            bar.update(len(missing) - len(left) + self.n_completed_tasks - bar.n)
+
     failures: dict[RunSpec, str] = {}
     died: Exception | None = None
     left = missing
-    for _ in range(DEATHS):
-        threads = max(1, (os.cpu_count() or 1) // (workers or os.cpu_count() or 1))
-        tasks = [delayed(_task)(spec, str(store().resolve()), threads) for spec in left]
-        try:
-            with parallel_config(backend=engine, n_jobs=workers or -1):
-                streams = engine == "loky"  # the others return all results at the end
-                for spec, error in Parallel(return_as="generator_unordered" if streams else "list")(tasks):
-                    bar.update(spec.tokens)
-                    if error is not None:
-                        failures[spec] = error
-        except Exception as error:  # a worker died; its runs' checkpoints are in the store
-            died = error
-        left = [spec for spec in left if spec not in failures and runs.finished(spec) is None]
-        if not left:
-            return failures
+    threads = max(1, (os.cpu_count() or 1) // (workers or os.cpu_count() or 1))
+    with tqdm(total=len(missing), unit="run", desc=f"training with {engine}") as bar:
+        for _ in range(DEATHS):
+            tasks = [delayed(_task)(spec, str(store().resolve()), threads) for spec in left]
+            try:
+                with parallel_config(backend=engine, n_jobs=workers or -1):
+                    failures |= {spec: error for spec, error in Counting(batch_size=1)(tasks) if error is not None}
+            except Exception as error:  # a worker died; its runs' checkpoints are in the store
+                died = error
+            left = [spec for spec in left if spec not in failures and runs.finished(spec) is None]
+            if not left:
+                return failures
     return failures | {spec: f"its worker died {DEATHS} times, last with {died!r}" for spec in left}
 
 

@@ -39,7 +39,8 @@ DENSE = 1 / 25  # share of active features from which on dense products are fast
 LOOK = 32  # tokens that it is estimated from
 MARGIN = 32  # columns beside those of d_in, to hold a bias and keep rows aligned for the hardware
 LOG_ROWS = 50
-COLUMNS = ("step", "tokens", "loss", "l0", "fvu", "dead", "alignment_mean", "alignment_p05", "alignment_p95")
+COLUMNS = ("step", "tokens", "loss", "l0", "fvu", "dead", "alignment_mean", "alignment_p05", "alignment_p95", "scores")
+SCORES = (40, -0.5, 1.5)  # the column `scores`: counts of alignment scores in that many bins from there to there
 
 
 @dataclass
@@ -361,7 +362,10 @@ def _log_row(trainer: Trainer, stats: dict[str, Tensor]) -> str:
     a = alignment_score(trainer.sae)
     low, high = torch.quantile(a, torch.tensor([0.05, 0.95], device=a.device)).tolist()
     values = [stats["loss"].item(), stats["l0"].item(), stats["fvu"].item(), trainer.dead(), a.mean().item(), low, high]
-    return ",".join([str(trainer.step), str(trainer.step * trainer.spec.batch), *(f"{v:.6g}" for v in values)])
+    bins, first, last = SCORES
+    scores = torch.histc(a.clamp(first, last), bins, first, last).int().tolist()  # those beyond count at the ends
+    numbers = [str(trainer.step), str(trainer.step * trainer.spec.batch), *(f"{v:.6g}" for v in values)]
+    return ",".join([*numbers, " ".join(map(str, scores))])
 
 
 def learning_rate_scale(step: int, steps: int) -> float:

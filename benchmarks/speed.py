@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,7 +24,7 @@ import torch
 from torch import Tensor
 
 from aligned.checkpoint import write_json
-from aligned.runs import commit
+from aligned.provenance import commit, device
 
 BATCH, K, RELU_L0 = 2048, 32, 64
 STEPS, TURNS, WARM_UP = (
@@ -245,9 +243,14 @@ def main(arguments: list[str] | None = None) -> None:
         for arm in ARMS[activation]
         if options.arms is None or arm in options.arms
     ]
-    machine = torch.cuda.get_device_name() if DEVICE == "cuda" else f"{os.cpu_count()} cores, {platform.machine()}"
-    facts = {"machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__, "batch": BATCH, "k": K,
-             "relu_l0": RELU_L0}  # fmt: skip
+    facts = {
+        "machine": device(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "batch": BATCH,
+        "k": K,
+        "relu_l0": RELU_L0,
+    }
     rows = {}
     if options.out.exists():
         before = json.loads(options.out.read_text())

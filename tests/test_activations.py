@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from aligned import activations, text
-from aligned.activations import Pool, Stream, collect
+from aligned.activations import Centred, Pool, Stream, collect
 from aligned.model import LanguageModel
 
 
@@ -32,6 +32,14 @@ def test_the_pool_holds_every_activation_once(model: LanguageModel, pool: Pool) 
 def test_scaled_activations_have_mean_square_norm_one(pool: Pool) -> None:
     x = torch.cat([pool.batch(0, step, 500) for step in range(10)])
     assert x.square().sum(1).mean().item() == pytest.approx(1, abs=2e-3)
+
+
+def test_centred_activations_have_mean_zero_and_mean_square_norm_one(pool: Pool) -> None:
+    centred = Centred(pool)
+    x = torch.cat([centred.batch(0, step, 500) for step in range(10)])
+    assert x.mean(0).abs().max() < 1e-3
+    assert x.square().sum(1).mean().item() == pytest.approx(1, abs=2e-3)
+    assert torch.allclose(x[:500], (pool.batch(0, 0, 500) / pool.scale - centred.mean) * centred.scale, atol=1e-5)
 
 
 def test_a_batch_depends_on_seed_and_step_alone(pool: Pool) -> None:
@@ -80,7 +88,7 @@ def test_activations_that_are_not_finite_stop_it(
     monkeypatch.setattr(model, "residual", lambda tokens, layer: torch.full((*tokens.shape, 128), torch.nan))
     with pytest.raises(FloatingPointError, match="not finite at layer 1, in blocks 0 to"):
         collect(model, 1, text.INSTALLED, 500, 128, "held_out", tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert not [p for p in tmp_path.iterdir() if p.is_dir()]
 
 
 def test_a_context_the_model_cannot_take_is_refused(model: LanguageModel, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import torch
 
 import aligned
 from aligned import runs
+from aligned.provenance import commit
 from aligned.sweeps import SweepError
 from tests.test_runs import SMALL
 
@@ -175,7 +176,7 @@ def test_ten_processes_one_grid_and_random_kills(place: Path) -> None:
     assert runs.main(["verify"]) == 0
     assert not list((place / "training").iterdir())
     alone = aligned.run(replace(SMALL, seed=3, tokens=SMALL.tokens))
-    assert alone.provenance["commit"] == runs.commit()
+    assert alone.provenance["commit"] == commit()
 
 
 def test_a_worker_of_loky_is_killed_and_the_sweep_ends_complete(place: Path) -> None:

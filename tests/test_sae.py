@@ -53,9 +53,10 @@ def test_for_raw_activations_is_the_same_sae(x: torch.Tensor, activation: str, c
     sae = SAE(16, 40, activation, 4, constraint, seed=1)  # type: ignore[arg-type]
     with torch.no_grad():
         sae.b_enc.add_(0.05), sae.b_dec.add_(0.1), sae.threshold.fill_(0.3)
-    raw = sae.for_raw_activations(0.01)
-    assert torch.allclose(raw.encode(100 * x), sae.encode(x), atol=1e-5)
-    assert torch.allclose(raw(100 * x), 100 * sae(x), rtol=1e-4, atol=1e-4)
+    mean = torch.linspace(-9, 9, 16)
+    raw = sae.for_raw_activations(0.01, mean)
+    assert torch.allclose(raw.encode(100 * x + mean), sae.encode(x), atol=1e-5)
+    assert torch.allclose(raw(100 * x + mean), 100 * sae(x) + mean, rtol=1e-4, atol=1e-4)
     assert torch.allclose(alignment_score(raw), alignment_score(sae), atol=1e-6)
 
 
