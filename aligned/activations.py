@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +35,8 @@ class Activations(Protocol):
     d_in: int
     scale: float  # raw activations times this have E|x|^2 = 1
     mean: Float[Tensor, " d_in"]  # of raw activations
+    hook: str
+    model_fingerprint: str
     text_fingerprint: str
 
     def batch(self, seed: int, step: int, size: int) -> Float[Tensor, "size d_in"]:
@@ -45,16 +48,22 @@ class Pool:
     """Activations in random order in one bf16 file, mapped into memory. Made by `collect`."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
         self.facts = json.loads((folder / "pool.json").read_text())
         self.scale: float = self.facts["scale"]
         self.mean = torch.tensor(self.facts["mean"])
+        self.hook: str = self.facts["hook"]
+        self.model_fingerprint: str = self.facts["model_fingerprint"]
         self.text_fingerprint: str = self.facts["text_fingerprint"]
         self.n, self.d_in = self.facts["shape"]
         data = torch.from_file(
             str(folder / "activations.bf16"), shared=True, size=self.n * self.d_in, dtype=torch.bfloat16
         )
         self.rows = data.view(self.n, self.d_in)
-        self._order: tuple[tuple[int, int], Tensor] | None = None
+        self._permutation = lru_cache(maxsize=4)(self._permute)  # a few, for where threads train side by side
+
+    def __reduce__(self) -> tuple[type[Pool], tuple[Path]]:
+        return Pool, (self.folder,)  # another process maps the same file
 
     def batch(self, seed: int, step: int, size: int) -> Float[Tensor, "size d_in"]:
         at = torch.arange(step * size, (step + 1) * size)
@@ -62,11 +71,8 @@ class Pool:
         where = torch.cat([self._permutation(seed, int(e))[at[epochs == e] % self.n] for e in epochs.unique()])
         return self.rows[where].float() * self.scale
 
-    def _permutation(self, seed: int, epoch: int) -> Int[Tensor, " n"]:
-        if self._order is None or self._order[0] != (seed, epoch):
-            generator = torch.Generator().manual_seed(_mix(seed, epoch))
-            self._order = ((seed, epoch), torch.randperm(self.n, generator=generator, dtype=torch.int32))
-        return self._order[1]
+    def _permute(self, seed: int, epoch: int) -> Int[Tensor, " n"]:
+        return torch.randperm(self.n, generator=torch.Generator().manual_seed(_mix(seed, epoch)), dtype=torch.int32)
 
 
 class Stream:
@@ -80,6 +86,7 @@ class Stream:
         self, model: LanguageModel, layer: int, blocks: Int[Tensor, "n context"], window: int = 250_000
     ) -> None:
         self.model, self.layer, self.blocks, self.d_in = model, layer, blocks, model.d_in
+        self.hook, self.model_fingerprint = model.hook(layer), model.fingerprint
         self.text_fingerprint = _fingerprint(blocks)
         self.window = window
         self._per_window = max(1, window // (blocks.shape[1] - 1))  # blocks
@@ -111,7 +118,8 @@ class Centred:
     """Activations less their mean, scaled so that E|x|^2 = 1 again: (x - mean) scale."""
 
     def __init__(self, raw: Activations) -> None:
-        self.raw, self.d_in, self.mean, self.text_fingerprint = raw, raw.d_in, raw.mean, raw.text_fingerprint
+        self.raw, self.d_in, self.mean, self.hook = raw, raw.d_in, raw.mean, raw.hook
+        self.model_fingerprint, self.text_fingerprint = raw.model_fingerprint, raw.text_fingerprint
         self.scale = raw.scale / (1 - (raw.scale * raw.mean).square().sum().item()) ** 0.5
 
     def batch(self, seed: int, step: int, size: int) -> Float[Tensor, "size d_in"]:
@@ -146,14 +154,13 @@ def collect(
         ValueError: a layer or context that the model does not have; text shorter than one block.
         FloatingPointError: an activation that is not finite.
     """
-    model.hook(layer)
     model.check_context(context)
     place = store() / "pools" if place is None else place
     name = {
         "format": FORMAT,
         "model": model.name,
-        "weights": model.fingerprint,
-        "layer": layer,
+        "model_fingerprint": model.fingerprint,
+        "hook": model.hook(layer),
         "text": source,
         "split": split,
         "tokens": tokens,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ class LanguageModel:
         """The longest block of tokens that the model takes."""
         return int(self.bridge.cfg.n_ctx)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the weights, 16 digits."""
         total = hashlib.sha256()

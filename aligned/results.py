@@ -27,67 +27,81 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).parents[1] / "results"
 
 
-def records(asked: Iterable[Run | RunSpec], eval_tokens: int) -> pd.DataFrame:
+def records(asked: Iterable[Run | RunSpec], eval_tokens: int, use_published: bool = True) -> pd.DataFrame:
     """One row a run: its spec's fields, its alignment scores and `recovery` on that many held-out tokens.
 
-    A spec may stand for its run: then the published record is used if there is one (`results/`), and nothing is
-    trained; what is not there is swept first. The table's `attrs["provenance"]` says what made each row, and
-    `attrs["published"]` how many were taken from records. Evaluations are cached in the run's folder.
+    A spec may stand for its run: then its published record (`results/`) is used if there is one and `use_published`
+    allows it, and nothing is trained; what is not there is swept first. Evaluations are cached in the runs' folders.
+    The table's `attrs["provenance"]` says what made each row, and `attrs["published"]` how many are published records.
     """
     import pandas as pd
     from tqdm import tqdm
 
-    asked = list(asked)
     key = f"recovery, {eval_tokens} tokens of held-out text"
-    known = published()
-    ready = {
-        r.name: known[r.name]
-        for r in asked
-        if isinstance(r, RunSpec) and key in known.get(r.name, {"metrics": ()})["metrics"]
-    }
-    here = iter(sweep([r for r in asked if isinstance(r, RunSpec) and r.name not in ready]))
-    opened = [r if isinstance(r, Run) else None if r.name in ready else next(here) for r in asked]
+    asked = list(asked)
+    found = {r.spec: r for r in asked if isinstance(r, Run)}
+    specs = [r.spec if isinstance(r, Run) else r for r in asked]
+    known = {s: r for s, r in published().items() if use_published and s not in found and key in r["metrics"]}
+    found |= {r.spec: r for r in sweep([spec for spec in specs if spec not in found and spec not in known])}
+    new = any(key not in run.metrics for run in found.values())
     rows, made = [], []
-    for wanted, r in zip(
-        asked, tqdm(opened, desc="evaluating", disable=all(r is None or key in r.metrics for r in opened))
-    ):
-        if r is None:
-            record = ready[wanted.name]  # type: ignore[union-attr]  # a spec, where there is no run
-            rows.append({**record["metrics"][key], **record["metrics"]["alignment"], **record["spec"]})
-            made.append(record["provenance"])
-        else:
-            measured = r.evaluated(key, lambda r=r: _recovery(r, eval_tokens))
-            rows.append({**measured, **r.scores, **asdict(r.spec)})
-            made.append(r.provenance)
+    for spec in tqdm(specs, desc="evaluating", unit="run") if new else specs:
+        record = known[spec] if spec in known else _measured(found[spec], key, eval_tokens)
+        rows.append({**record["metrics"][key], **record["metrics"]["alignment"], **asdict(spec)})
+        made.append(record["provenance"])
     table = pd.DataFrame(rows)
-    table.attrs = {"provenance": made, "published": len(ready)}
+    table.attrs = {"provenance": made, "published": sum(spec in known for spec in specs)}
     return table
 
 
-def published() -> dict[str, dict[str, Any]]:
-    """The published records, by the name of their run."""
+def published() -> dict[RunSpec, dict[str, Any]]:
+    """The published records: spec, metrics, provenance."""
     lines = [line for place in sorted(RESULTS.glob("*.jsonl")) for line in place.read_text().splitlines()]
-    return {record["name"]: record for record in map(json.loads, lines)}
+    return {RunSpec(**record["spec"]): record for record in map(json.loads, lines)}
 
 
 def publish() -> int:
     """Write the records of every measured run in the store to `results/<model>-layer<layer>.jsonl`, beside those that
-    are there. Returns how many there are now."""
+    are there; runs of code that was not committed are left out. Returns how many there are now."""
     known = published()
     for place in sorted(store().glob("*/metrics.json")):
-        spec = RunSpec(**json.loads((place.parent / "spec.json").read_text()))
-        run = runs.finished(spec)
-        if run is not None and len(run.metrics) > 1:
-            made = {k: v for k, v in run.provenance.items() if k != "checksums"}
-            known[spec.name] = {"name": spec.name, "spec": asdict(spec), "metrics": run.metrics, "provenance": made}
-    by_file: dict[str, list[str]] = {}
-    for name in sorted(known):
-        spec = known[name]["spec"]
-        file = f"{Path(spec['model']).name}-layer{spec['layer']}.jsonl"
-        by_file.setdefault(file, []).append(json.dumps(known[name], sort_keys=True))
-    for file, lines in by_file.items():
-        checkpoint.write_text(RESULTS / file, "\n".join(lines) + "\n")
+        run = runs.finished(RunSpec(**json.loads((place.parent / "spec.json").read_text())))
+        if run is None or len(run.metrics) < 2:
+            continue
+        if run.provenance["dirty"] or run.provenance["commit"] is None:
+            print(f"left out, since its code was not committed: {run.spec.name}")
+            continue
+        known[run.spec] = _record(run)
+    lines: dict[str, list[str]] = {}
+    for spec in sorted(known, key=lambda spec: spec.name):
+        file = f"{Path(spec.model).name}-layer{spec.layer}.jsonl"
+        lines.setdefault(file, []).append(json.dumps(known[spec], sort_keys=True) + "\n")
+    for file, text in lines.items():
+        checkpoint.write_text(RESULTS / file, "".join(text))
     return len(known)
+
+
+def _record(run: Run) -> dict[str, Any]:
+    made = {k: v for k, v in run.provenance.items() if k != "checksums"}
+    return {"spec": asdict(run.spec), "metrics": run.metrics, "provenance": made}
+
+
+def _measured(run: Run, key: str, eval_tokens: int) -> dict[str, Any]:
+    """The run's record, with `recovery` and the alignment scores in it."""
+    measured = run.evaluated(key, lambda: _recovery(run, eval_tokens))
+    record = _record(run)
+    record["metrics"] |= {key: measured, "alignment": run.scores}
+    return record
+
+
+def _recovery(run: Run, eval_tokens: int) -> dict[str, float]:
+    spec, model = run.spec, runs.language_model(run.spec.model)
+    if model.fingerprint != run.provenance["model_fingerprint"]:
+        raise ValueError(
+            f"{spec.name} was trained on other weights than {spec.model} has now: "
+            f"`python -m aligned.runs remove {spec.name}`, and it is trained again"
+        )
+    return recovery(run.sae, model, runs.held_out_blocks(spec.model, spec.text, spec.context, eval_tokens))
 
 
 def provenance(table: pd.DataFrame) -> str:
@@ -117,15 +131,6 @@ def provenance(table: pd.DataFrame) -> str:
 
 def _all(values: Iterable[object]) -> str:
     return ", ".join(sorted({str(v) for v in values}))
-
-
-def _recovery(run: Run, eval_tokens: int) -> dict[str, float]:
-    spec = run.spec
-    return recovery(
-        run.sae,
-        runs.language_model(spec.model),
-        runs.held_out_blocks(spec.model, spec.text, spec.context, eval_tokens),
-    )
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from filelock import FileLock
@@ -85,16 +86,33 @@ class Run:
         return _json(self.path / "provenance.json")
 
     def evaluated(self, key: str, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """The evaluation named `key`, from `metrics.json` if it was made before."""
-        if key not in self.metrics:
-            found = compute()
+        """The evaluation named `key`, from `metrics.json` if it was made before. Where it can't be kept, a warning says
+        so."""
+        known = self.metrics
+        if key in known:
+            return known[key]
+        found = compute()
+        try:
             with _lock(self.path.name):  # another process may have added another one meanwhile
                 checkpoint.write_json(self.path / "metrics.json", {**self.metrics, key: found})
-        return self.metrics[key]
+        except OSError as error:
+            warnings.warn(f"{key} of {self.path.name} is not kept: {error}", stacklevel=2)
+        return found
 
 
-def run(spec: RunSpec, progress: Callable[[int], object] | None = None, wait: bool = True) -> Run:
+def run(
+    spec: RunSpec,
+    progress: Callable[[int], object] | None = None,
+    wait: bool = True,
+    pool: Activations | None = None,
+) -> Run:
     """The run of a spec: from the store, or trained now (and resumed, if it was interrupted).
+
+    Args:
+        spec: which.
+        progress: called with the number of tokens after each step of training; a bar of its own by default.
+        wait: for another process that is training it.
+        pool: what to train on, where the caller has it; otherwise it is found or made, by the language model.
 
     Raises:
         filelock.Timeout: another process is training it, and `wait` is False. (With `wait` this one waits for it.)
@@ -103,7 +121,7 @@ def run(spec: RunSpec, progress: Callable[[int], object] | None = None, wait: bo
     if (found := finished(spec)) is not None:
         return found
     with _lock(spec.name).acquire(timeout=-1 if wait else 0):
-        return finished(spec, set_aside=True) or _train(spec, progress)
+        return finished(spec, set_aside=True) or _train(spec, pool or activations(*pool_of(spec)), progress)
 
 
 def finished(spec: RunSpec, set_aside: bool = False) -> Run | None:
@@ -173,16 +191,23 @@ def _free(path: Path) -> Path:
     return free
 
 
-def _lock(name: str) -> FileLock:
-    place = store() / "locks" / f"{name}.lock"
+def check_writable() -> None:
+    """Raise an `OSError` that names the remedy, if the store can't be written."""
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.touch()
+        (store() / "locks").mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=store() / "locks"):
+            pass
     except OSError as error:
         raise OSError(
-            f"the store {store()} can't be written ({error.strerror}); name another place with ALIGNED_STORE"
+            error.errno,
+            f"the store {store()} can't be written ({error.strerror}); name another place with ALIGNED_STORE",
         ) from error
-    return FileLock(place)
+
+
+def _lock(name: str) -> FileLock:
+    """One process at a time. The system takes the lock from an owner that dies."""
+    check_writable()
+    return FileLock(store() / "locks" / f"{name}.lock")
 
 
 @lru_cache(maxsize=1)
@@ -203,41 +228,49 @@ def activations(model: str, layer: int, source: str, tokens: int, context: int) 
     return collect(language_model(model), layer, source, tokens, context)
 
 
-def _train(spec: RunSpec, progress: Callable[[int], object] | None) -> Run:
-    model = language_model(spec.model)
-    pool = activations(spec.model, spec.layer, spec.text, spec.tokens, spec.context)
+def pool_of(spec: RunSpec) -> tuple[str, int, str, int, int]:
+    """What decides the activations that a run is trained on: `activations(*pool_of(spec))`."""
+    return spec.model, spec.layer, spec.text, spec.tokens, spec.context
+
+
+def _train(spec: RunSpec, pool: Activations, progress: Callable[[int], object] | None) -> Run:
     pool = Centred(pool) if spec.center else pool
     work, folder = store() / "training" / spec.name, _folder(spec)
-    work.mkdir(parents=True, exist_ok=True)
-    sae, seconds = train(spec, pool, work, progress=progress)
-    sae.layer = spec.layer
-    beside = store() / "training" / f"{spec.name}.done"
-    shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed here
-    metadata = {
-        "model_name": spec.model,
-        "hook_name": model.hook(spec.layer),
-        "context_size": spec.context,
-        "prepend_bos": True,
-        "dataset_path": spec.text,
-    }
-    raw = sae.cpu().for_raw_activations(pool.scale, pool.mean if spec.center else 0.0)
-    save_saelens(raw, beside, metadata)
-    checkpoint.write_json(beside / "spec.json", asdict(spec))
-    shutil.copy(work / "log.csv", beside / "log.csv")
-    made = {
-        "format": FORMAT,
-        **provenance(),
-        "seconds": round(seconds, 1),
-        "tokens_per_second": round(spec.steps * spec.batch / seconds),
-        "model_fingerprint": model.fingerprint,
-        "text_fingerprint": pool.text_fingerprint,
-        "activation_scale": pool.scale,
-        "checksums": {name: _sha256(beside / name) for name in WEIGHED},
-    }
-    checkpoint.write_json(beside / "provenance.json", made)
-    beside.rename(folder)
-    shutil.rmtree(work)
+    if not _whole(work):
+        work.mkdir(parents=True, exist_ok=True)
+        sae, seconds = train(spec, pool, work, progress=progress)
+        sae.layer = spec.layer
+        metadata = {
+            "model_name": spec.model,
+            "hook_name": pool.hook,
+            "context_size": spec.context,
+            "prepend_bos": True,
+            "dataset_path": spec.text,
+        }
+        save_saelens(sae.cpu().for_raw_activations(pool.scale, pool.mean if spec.center else 0.0), work, metadata)
+        checkpoint.write_json(work / "spec.json", asdict(spec))
+        made = {
+            "format": FORMAT,
+            **provenance(),
+            "seconds": round(seconds, 1),
+            "tokens_per_second": round(spec.steps * spec.batch / seconds),
+            "model_fingerprint": pool.model_fingerprint,
+            "text_fingerprint": pool.text_fingerprint,
+            "activation_scale": pool.scale,
+            "checksums": {name: _sha256(work / name) for name in WEIGHED},
+        }
+        checkpoint.write_json(work / "provenance.json", made)  # the last, and with it the run is whole
+    (work / "checkpoint.safetensors").unlink(missing_ok=True)
+    work.rename(folder)
     return Run(spec, folder)
+
+
+def _whole(folder: Path) -> bool:
+    try:
+        check(folder)
+    except Damaged:
+        return False
+    return True
 
 
 def _scores(sae: SAE) -> dict[str, float]:

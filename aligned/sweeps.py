@@ -6,8 +6,10 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
+from importlib.util import find_spec
 from itertools import groupby
 from typing import Literal, get_args
 
@@ -16,7 +18,7 @@ from filelock import Timeout
 from tqdm import tqdm
 
 from aligned import runs
-from aligned.activations import store
+from aligned.activations import Activations, Pool, store
 from aligned.runs import Run
 from aligned.sae import SAE
 from aligned.spec import RunSpec
@@ -24,10 +26,17 @@ from aligned.train import Trainer
 
 Engine = Literal["loky", "dask", "ray"]
 DEATHS = 5  # rounds in which workers may die before a sweep gives up
+RAY_NOTICES = 30  # seconds
+_CORES = os.cpu_count() or 1  # of this machine
 
 
 class SweepError(RuntimeError):
-    """Some runs of a sweep failed; the others are in the store. The message names each with its error."""
+    """Some runs of a sweep failed; the others are in the store. `failures` and the message name each with its error."""
+
+    def __init__(self, failures: dict[RunSpec, str], asked: int) -> None:
+        self.failures = failures
+        listed = "\n".join(f"  {spec.name}: {error}\n    {spec}" for spec, error in failures.items())
+        super().__init__(f"{len(failures)} of {asked} runs failed; the others are in the store:\n{listed}")
 
 
 def sweep(specs: Sequence[RunSpec], engine: Engine | None = None, workers: int | None = None) -> list[Run]:
@@ -42,34 +51,61 @@ def sweep(specs: Sequence[RunSpec], engine: Engine | None = None, workers: int |
         specs: what to train, in the order in which runs are returned.
         engine: who does it: this process (None), or joblib's `loky` (processes here), `dask` or `ray` (a cluster that
             this process is connected to, and that sees the same store).
-        workers: how many runs at a time; by default one for each core of the engine.
+        workers: how many runs at a time; at most, and by default, one for each core of the engine.
 
     Raises:
         SweepError: some runs failed, after all others were finished.
-        ValueError: an engine that there isn't.
+        ValueError, ModuleNotFoundError: an engine that there isn't, is not installed, or is not connected.
+        OSError: the store can't be written.
     """
-    if engine is not None and engine not in get_args(Engine):
-        raise ValueError(f"engine is {engine!r}; it is None or one of {', '.join(get_args(Engine))}")
-    missing = sorted((s for s in dict.fromkeys(specs) if runs.finished(s) is None), key=_pool)
-    if missing:
-        for model, layer, source, context, _ in dict.fromkeys(map(_pool, missing)):
-            _check(model, layer, source, context)
-        print(_plan(specs, missing, workers if engine else 1))
-        failures: dict[RunSpec, str] = {}
-        for key, group in groupby(missing, _pool):
-            model, layer, source, context, tokens = key
-            runs.activations(model, layer, source, tokens, context)
-            together = list(group)
-            failures |= _here(together) if engine is None else _spread(together, engine, workers)
-        if failures:
-            listed = "\n".join(f"  {spec.name}: {error}\n    {spec}" for spec, error in failures.items())
-            raise SweepError(f"{len(failures)} of {len(missing)} runs failed; the others are in the store:\n{listed}")
+    with _connected(engine):
+        missing = sorted((s for s in dict.fromkeys(specs) if runs.finished(s) is None), key=runs.pool_of)
+        if missing:
+            runs.check_writable()
+            for model, layer, source, _, context in dict.fromkeys(map(runs.pool_of, missing)):
+                _check(model, layer, source, context)
+            print(_plan(specs, missing, _workers(engine, workers) if engine else _CORES))
+            failures: dict[RunSpec, str] = {}
+            for key, group in groupby(missing, runs.pool_of):
+                together, pool = list(group), runs.activations(*key)
+                failures |= _spread(together, pool, engine, workers) if engine else _here(together, pool)
+            if failures:
+                raise SweepError(failures, len(missing))
     return [runs.run(spec) for spec in specs]
 
 
-def _pool(spec: RunSpec) -> tuple[str, int, str, int, int]:
-    """What decides the pool of activations that a run is trained on."""
-    return spec.model, spec.layer, spec.text, spec.context, spec.tokens
+def _connected(engine: Engine | None) -> AbstractContextManager[object]:
+    """joblib, set to an engine. Raises where the engine is unknown, not installed or not connected."""
+    from joblib import parallel_config
+
+    if engine is None:
+        return nullcontext()
+    if engine not in get_args(Engine):
+        raise ValueError(f"engine is {engine!r}; it is None or one of {', '.join(get_args(Engine))}")
+    if engine != "loky" and find_spec({"ray": "ray", "dask": "distributed"}[engine]) is None:
+        raise ModuleNotFoundError(f"the engine {engine} is not installed: pip install 'aligned[{engine}]'")
+    if engine != "ray":
+        return parallel_config(backend=engine, n_jobs=-1)
+    import ray
+    from ray.util.joblib import register_ray
+
+    register_ray()
+    if not ray.is_initialized():
+        ray.init()
+    each = {"num_cpus": 1, "num_gpus": int("GPU" in ray.cluster_resources())}  # Ray hides GPUs that were not asked for
+    return parallel_config(backend="ray", n_jobs=-1, ray_remote_args=each)
+
+
+def _workers(engine: Engine, asked: int | None) -> int:
+    """As many as were asked for, where the engine has that many cores, or GPUs, now: a node may have gone."""
+    from joblib import effective_n_jobs
+
+    there = effective_n_jobs(-1)
+    if engine == "ray":
+        import ray
+
+        there = int(ray.cluster_resources().get("GPU", there))
+    return min(asked or there, there)
 
 
 def _check(model: str, layer: int, source: str, context: int) -> None:
@@ -79,7 +115,7 @@ def _check(model: str, layer: int, source: str, context: int) -> None:
     runs.held_out_blocks(model, source, context, context)
 
 
-def _here(missing: list[RunSpec]) -> dict[RunSpec, str]:
+def _here(missing: list[RunSpec], pool: Activations) -> dict[RunSpec, str]:
     failures: dict[RunSpec, str] = {}
     elsewhere: list[RunSpec] = []
     with tqdm(total=sum(s.tokens for s in missing), unit="tok", unit_scale=True, desc="training") as bar:
@@ -87,7 +123,7 @@ def _here(missing: list[RunSpec]) -> dict[RunSpec, str]:
             for spec in turn:
                 bar.set_postfix_str(f"{spec.activation} {spec.sparsity:g} {spec.constraint} s{spec.seed}")
                 try:
-                    runs.run(spec, bar.update, wait)
+                    runs.run(spec, bar.update, wait, pool)
                 except Timeout:  # another process is at it
                     elsewhere.append(spec)
                 except Exception as error:
@@ -95,47 +131,62 @@ def _here(missing: list[RunSpec]) -> dict[RunSpec, str]:
     return failures
 
 
-def _spread(missing: list[RunSpec], engine: Engine, workers: int | None) -> dict[RunSpec, str]:
-    from joblib import Parallel, delayed, parallel_config
+def _spread(missing: list[RunSpec], pool: Activations, engine: Engine, workers: int | None) -> dict[RunSpec, str]:
+    from joblib import Parallel, delayed
 
-    if engine == "ray":
-        from ray.util.joblib import register_ray
+    failures: dict[RunSpec, str] = {}
+    place = str(store().resolve())
+    shared = pool if isinstance(pool, Pool) else None  # a stream is each worker's own
 
-        register_ray()
+    def left() -> list[RunSpec]:
+        return [spec for spec in missing if spec not in failures and runs.finished(spec) is None]
 
     class Counting(Parallel):
         def print_progress(self) -> None:
-            bar.update(len(missing) - len(left) + self.n_completed_tasks - bar.n)
+            bar.update(before + self.n_completed_tasks - bar.n)
 
-    failures: dict[RunSpec, str] = {}
-    died: Exception | None = None
-    left = missing
-    threads = max(1, (os.cpu_count() or 1) // (workers or os.cpu_count() or 1))
-    with tqdm(total=len(missing), unit="run", desc=f"training with {engine}") as bar:
+    why = ""
+    with tqdm(total=len(missing), unit="run", desc="training") as bar:
         for _ in range(DEATHS):
-            tasks = [delayed(_task)(spec, str(store().resolve()), threads) for spec in left]
+            before, nodes = len(missing) - len(left()), _nodes() if engine == "ray" else 0
             try:
-                with parallel_config(backend=engine, n_jobs=workers or -1):
-                    failures |= {spec: error for spec, error in Counting(batch_size=1)(tasks) if error is not None}
-            except Exception as error:  # a worker died; its runs' checkpoints are in the store
-                died = error
-            left = [spec for spec in left if spec not in failures and runs.finished(spec) is None]
-            if not left:
-                return failures
-    return failures | {spec: f"its worker died {DEATHS} times, last with {died!r}" for spec in left}
+                done = Counting(n_jobs=_workers(engine, workers), batch_size=1)(
+                    delayed(_task)(spec, place, shared) for spec in left()
+                )
+            except Exception as error:  # a worker died; the checkpoints of its runs are in the store
+                why = f"a worker died in each of {DEATHS} rounds, in the last with {error!r}"
+                if engine == "ray":
+                    _settle(nodes)
+            else:
+                failures |= {spec: error for spec, error in done if error is not None}
+                why = f"its worker finished it, but it is not in {place}: all workers must see that folder there"
+                break
+    return failures | dict.fromkeys(left(), why)
 
 
-def _task(spec: RunSpec, place: str, threads: int) -> tuple[RunSpec, str | None]:
+def _nodes() -> int:
+    import ray
+
+    return sum(node["Alive"] for node in ray.nodes())
+
+
+def _settle(nodes: int) -> None:
+    """Give Ray the time it may need to see that a node is gone; a worker that is placed there would be waited for."""
+    end = time.monotonic() + RAY_NOTICES
+    while _nodes() == nodes and time.monotonic() < end:
+        time.sleep(0.5)
+
+
+def _task(spec: RunSpec, place: str, pool: Pool | None) -> tuple[RunSpec, str | None]:
     os.environ["ALIGNED_STORE"] = place
-    torch.set_num_threads(threads)
     try:
-        runs.run(spec, lambda _: None)
+        runs.run(spec, lambda _: None, pool=pool)
     except Exception as error:
         return spec, f"{type(error).__name__}: {error}"
     return spec, None
 
 
-def _plan(specs: Sequence[RunSpec], missing: list[RunSpec], workers: int | None) -> str:
+def _plan(specs: Sequence[RunSpec], missing: list[RunSpec], cores: int) -> str:
     """A table of what is there and what is missing, and about how long the rest will take."""
 
     def kind(s: RunSpec) -> tuple[str, int, str]:
@@ -147,7 +198,7 @@ def _plan(specs: Sequence[RunSpec], missing: list[RunSpec], workers: int | None)
         gone = absent[activation, d_sae, constraint]
         lines.append(f"{activation:12s}{d_sae:8d}  {constraint:14s}{count - gone:6d}{gone:9d}")
     speeds = [_tokens_per_second(runs.language_model(s.model).d_in, replace(s, seed=0)) for s in missing]
-    seconds = sum(s.tokens / speed for s, speed in zip(missing, speeds)) / (workers or os.cpu_count() or 1)
+    seconds = sum(s.tokens / speed for s, speed in zip(missing, speeds)) * _CORES / cores
     lines.append(
         f"{len(missing)} of {sum(every.values())} runs to train, {sum(s.tokens for s in missing):,} tokens in all: "
         f"about {_duration(seconds)} at this machine's speed, and the language model's part"

@@ -40,7 +40,7 @@ LOOK = 32  # tokens that it is estimated from
 MARGIN = 32  # columns beside those of d_in, to hold a bias and keep rows aligned for the hardware
 LOG_ROWS = 50
 COLUMNS = ("step", "tokens", "loss", "l0", "fvu", "dead", "alignment_mean", "alignment_p05", "alignment_p95", "scores")
-SCORES = (40, -0.5, 1.5)  # the column `scores`: counts of alignment scores in that many bins from there to there
+SCORES = (41, -0.525, 1.525)  # the column `scores`: counts of alignment scores in that many bins from there to there
 
 
 @dataclass

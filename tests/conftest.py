@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from aligned import text
+import aligned
+from aligned import runs, text
 from aligned.model import LanguageModel
+from aligned.spec import RunSpec
+
+SMALL = RunSpec(d_sae=64, sparsity=4, tokens=4096, batch=512, context=64, lr=1e-3)  # trained in a moment
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +25,14 @@ def model() -> LanguageModel:
 def blocks(model: LanguageModel) -> torch.Tensor:
     """Some held-out text."""
     return text.token_blocks(text.documents("installed-python", "held_out"), model.tokenizer, 128, blocks=16)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store of the test's own, with the tests' pool of activations."""
+    pools = runs.store() / "pools"
+    aligned.run(SMALL)
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "pools").symlink_to(pools)
+    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path / "store"))
+    return tmp_path / "store"

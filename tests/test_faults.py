@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import resource
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,20 +13,8 @@ import torch
 
 import aligned
 from aligned import runs
-from aligned.provenance import commit
 from aligned.sweeps import SweepError
-from tests.test_runs import SMALL
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store of the test's own, with the tests' pool of activations."""
-    pools = runs.store() / "pools"
-    aligned.run(SMALL)
-    (tmp_path / "store").mkdir()
-    (tmp_path / "store" / "pools").symlink_to(pools)
-    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path / "store"))
-    return tmp_path / "store"
+from tests.conftest import SMALL
 
 
 def truncate(path: Path) -> None:
@@ -125,12 +108,16 @@ def test_no_room_for_activations(place: Path) -> None:
 
 def test_a_store_that_cannot_be_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = aligned.run(SMALL)
-    monkeypatch.setattr(runs, "_lock", None)  # what is there is opened without it
-    assert aligned.run(SMALL).path == there.path
+    refused = OSError("read-only")
+    monkeypatch.setattr(runs, "check_writable", lambda: (_ for _ in ()).throw(refused))
+    assert aligned.run(SMALL).path == there.path  # what is there can be used all the same
+    with pytest.warns(UserWarning, match="is not kept: read-only"):
+        assert len(aligned.records([there], 1024)) == 1
     monkeypatch.undo()
     monkeypatch.setenv("ALIGNED_STORE", "/proc/aligned")
-    with pytest.raises(OSError, match=r"the store /proc/aligned can't be written .*ALIGNED_STORE"):
-        aligned.run(SMALL)
+    for train in (aligned.run, lambda spec: aligned.sweep([spec])):
+        with pytest.raises(OSError, match=r"the store /proc/aligned can't be written .*ALIGNED_STORE"):
+            train(SMALL)
 
 
 def test_one_failed_run_does_not_stop_the_others(place: Path) -> None:
@@ -139,55 +126,3 @@ def test_one_failed_run_does_not_stop_the_others(place: Path) -> None:
     with pytest.raises(SweepError, match=f"1 of 2 runs failed(.|\n)*{bad.name}: FloatingPointError(.|\n)*soft=1e"):
         aligned.sweep([bad, good])
     assert runs.finished(good) is not None
-
-
-FIELDS = {name: getattr(SMALL, name) for name in ("d_sae", "sparsity", "tokens", "batch", "context", "lr")}
-GRID = f"aligned.grid(aligned.RunSpec(**{FIELDS}), constraint=['none', 'projected'], seed=range(10))"
-
-
-def sweeping(engine: str = "") -> subprocess.Popen[str]:
-    script = f"import aligned, torch\ntorch.set_num_threads(1)\naligned.sweep({GRID}{engine})"
-    return subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        cwd=Path(__file__).parents[1], start_new_session=True,
-    )  # fmt: skip
-
-
-def whole(place: Path) -> int:
-    return len(list(place.glob("*/spec.json")))
-
-
-def test_ten_processes_one_grid_and_random_kills(place: Path) -> None:
-    chance, kills = random.Random(0), 0
-    processes = [sweeping() for _ in range(10)]
-    while kills < 6:
-        time.sleep(chance.uniform(0.5, 3))
-        victim = chance.randrange(10)
-        if processes[victim].poll() is None:
-            processes[victim].send_signal(signal.SIGKILL)
-            processes[victim].wait()
-            kills += 1
-            processes[victim] = sweeping()
-        elif whole(place) == 20:
-            break
-    for process in processes:
-        assert process.wait(timeout=300) == 0, process.stderr and process.stderr.read()
-    assert whole(place) == 20
-    assert runs.main(["verify"]) == 0
-    assert not list((place / "training").iterdir())
-    alone = aligned.run(replace(SMALL, seed=3, tokens=SMALL.tokens))
-    assert alone.provenance["commit"] == commit()
-
-
-def test_a_worker_of_loky_is_killed_and_the_sweep_ends_complete(place: Path) -> None:
-    process = sweeping(", engine='loky', workers=2")
-    deadline = time.monotonic() + 120
-    while whole(place) < 3 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    commands = {c: Path(f"/proc/{c}/cmdline").read_text() for c in children}
-    workers = [c for c, command in commands.items() if "loky" in command and "resource" not in command]
-    os.kill(int(workers[0]), signal.SIGKILL)
-    assert process.wait(timeout=300) == 0, process.stderr and process.stderr.read()
-    assert whole(place) == 20
-    assert runs.main(["verify"]) == 0

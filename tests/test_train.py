@@ -117,13 +117,17 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_saved(tmp_path: Path
 def test_the_log_has_loss_l0_fvu_dead_and_alignment(tmp_path: Path) -> None:
     train(spec(constraint="projected"), Synthetic(), tmp_path)
     lines = (tmp_path / "log.csv").read_text().splitlines()
-    assert lines[0] == "step,tokens,loss,l0,fvu,dead,alignment_mean,alignment_p05,alignment_p95"
-    last = [float(v) for v in lines[-1].split(",")]
+    assert lines[0] == "step,tokens,loss,l0,fvu,dead,alignment_mean,alignment_p05,alignment_p95,scores"
+    *numbers, scores = lines[-1].split(",")
+    last = [float(v) for v in numbers]
     assert last[0] == 100
     assert last[1] == 12_800
     assert last[3] == pytest.approx(4, abs=0.1)
     assert 0 <= last[5] <= 1
     assert last[6:] == pytest.approx([1, 1, 1], abs=1e-5)
+    bins, first, end = training.SCORES
+    at_one = int((1 - first) / (end - first) * bins)
+    assert [int(n) for n in scores.split()] == [spec().d_sae * (i == at_one) for i in range(bins)]
 
 
 @pytest.mark.parametrize(

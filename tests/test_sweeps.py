@@ -1,0 +1,169 @@
+"""Many workers, some of which die: every spec is trained, once, and the sweep ends complete."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import aligned
+from aligned import runs
+from aligned.sweeps import SweepError
+from tests.conftest import SMALL
+
+ROOT = Path(__file__).parents[1]
+HEAD = """
+import aligned
+from tests.conftest import SMALL
+specs = aligned.grid(SMALL, tokens=[40_960], constraint=["none", "projected"], seed=range(10))
+"""
+RAY = """
+import os, signal, threading, time
+import ray
+from ray.cluster_utils import Cluster
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+second = cluster.add_node(num_cpus=1)
+ray.init(address=cluster.address, log_to_driver=False)
+
+def workers():
+    raylet = second.all_processes["raylet"][0].process.pid
+    children = open(f"/proc/{raylet}/task/{raylet}/children").read().split()
+    return [int(c) for c in children if "PoolActor" in open(f"/proc/{c}/cmdline").read()]
+
+def kill():
+    place = os.environ["ALIGNED_STORE"]
+    while sum(os.path.exists(f"{place}/{spec.name}/spec.json") for spec in specs) < 4:
+        time.sleep(0.02)
+    print("killed a node with workers:", len(workers()), flush=True)
+    cluster.remove_node(second, allow_graceful=False)
+
+threading.Thread(target=kill, daemon=True).start()
+aligned.sweep(specs, engine="ray", workers=2)
+print("nodes left:", sum(node["Alive"] for node in ray.nodes()))
+"""
+DASK = """
+from distributed import Client, LocalCluster
+
+if __name__ == "__main__":
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
+        aligned.sweep(specs, engine="dask")
+"""
+
+
+def started(script: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", HEAD + script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    out, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, errors
+    return out
+
+
+def whole(place: Path) -> int:
+    return len(list(place.glob("*/spec.json")))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def complete(place: Path) -> None:
+    assert whole(place) == 20
+    assert runs.main(["verify"]) == 0
+    assert not list((place / "training").iterdir())
+
+
+def test_ten_processes_one_grid_and_random_kills(place: Path) -> None:
+    chance = random.Random(0)
+    processes = [started("aligned.sweep(specs)") for _ in range(10)]
+    wait_for(lambda: whole(place) > 0)
+    for _ in range(5):
+        time.sleep(chance.uniform(0.2, 1.5))
+        victim = chance.randrange(10)
+        processes[victim].kill()
+        processes[victim].communicate()
+        processes[victim] = started("aligned.sweep(specs)")
+    for process in processes:
+        ended(process)
+    complete(place)
+
+
+def test_processes_at_one_grid_train_each_spec_once(place: Path) -> None:
+    count = """
+from aligned import runs
+train, trained = runs.train, []
+runs.train = lambda spec, *a, **k: trained.append(spec.name) or train(spec, *a, **k)
+aligned.sweep(specs)
+print(*trained)
+"""
+    together = " ".join(ended(process) for process in [started(count) for _ in range(3)]).split()
+    named = [word for word in together if word.startswith("embedded-")]
+    assert len(named) == len(set(named)) == 20
+    complete(place)
+
+
+def test_a_worker_of_loky_is_killed(place: Path) -> None:
+    process = started("aligned.sweep(specs, engine='loky', workers=2)")
+    wait_for(lambda: whole(place) > 2)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    commands = {int(c): Path(f"/proc/{c}/cmdline").read_text() for c in children}
+    os.kill(next(c for c, command in commands.items() if "popen_loky" in command), signal.SIGKILL)
+    ended(process)
+    complete(place)
+
+
+def test_a_node_of_a_ray_cluster_is_killed(place: Path) -> None:
+    out = ended(started(RAY))
+    assert "killed a node with workers: 1" in out
+    assert "nodes left: 1" in out
+    complete(place)
+
+
+def test_dask(place: Path) -> None:
+    ended(started(DASK))
+    complete(place)
+
+
+def test_one_failed_run_does_not_stop_the_others(place: Path) -> None:
+    bad = replace(SMALL, constraint="soft", soft=1e39)
+    good = replace(SMALL, seed=5)
+    for engine in (None, "loky"):
+        with pytest.raises(SweepError, match=f"1 of . runs failed(.|\n)*{bad.name}: FloatingPointError(.|\n)*soft=1e"):
+            aligned.sweep([bad, good], engine)
+        assert runs.finished(good) is not None
+
+
+def test_engines_that_will_not_do_are_refused_at_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="engine is 'slurm'; it is None or one of loky, dask, ray"):
+        aligned.sweep([SMALL], engine="slurm")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="Client"):
+        aligned.sweep([SMALL], engine="dask")  # no cluster that this process is connected to
+    monkeypatch.setattr("aligned.sweeps.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'aligned\[ray\]'"):
+        aligned.sweep([SMALL], engine="ray")
+
+
+def test_what_is_there_what_is_missing_and_how_long_it_takes_is_said_first(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    aligned.run(SMALL)
+    aligned.sweep(aligned.grid(SMALL, seed=[0, 1, 2], constraint=["projected", "tied"]))
+    said = capsys.readouterr().out.splitlines()
+    assert said[1].split() == ["topk", "64", "projected", "1", "2"]
+    assert said[2].split() == ["topk", "64", "tied", "0", "3"]
+    assert said[3].startswith("5 of 6 runs to train, 20,480 tokens in all: about ")
