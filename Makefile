@@ -11,7 +11,7 @@ TORCH := $(shell sed -n 's/^  "\(torch==[^"]*\)",/\1/p' pyproject.toml)
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  make %-8s %s\n", $$1, $$2}' Makefile
-	@echo "  PRESET=smoke|quick|laptop|pythia-160m|gemma-2-2b chooses what 'make book' trains (now: $(PRESET))"
+	@echo "  PRESET=smoke|quick|laptop|scratch|pythia-160m|gemma-2-2b chooses what 'make book' trains (now: $(PRESET))"
 
 setup: $(BIN)/.ready  ## the environment in .venv, with pinned versions
 
@@ -41,7 +41,8 @@ html: setup  ## build the book from the committed, executed notebooks
 	@mkdir -p $(BUILD)/published && rm -rf $(BUILD)/published/notebooks && cp -r notebooks $(BUILD)/published/
 	$(call build,$(BUILD)/published)
 
-publish: setup  ## run the notebooks with their own values, in place: what is committed
+publish: setup  ## write the store's records to results/, run the notebooks with their own values, in place: what is committed
+	$(BIN)/python -m aligned.results
 	$(BIN)/python -m aligned.rerun --all --out notebooks
 	$(BIN)/python -m aligned.rerun recovered_ce --figure fig-recovered-ce --out book/images/recovered_ce.svg
 

@@ -75,7 +75,7 @@ def publish() -> int:
     lines: dict[str, list[str]] = {}
     for spec in sorted(known, key=lambda spec: spec.name):
         file = f"{Path(spec.model).name}-layer{spec.layer}.jsonl"
-        lines.setdefault(file, []).append(json.dumps(known[spec], sort_keys=True) + "\n")
+        lines.setdefault(file, []).append(json.dumps(known[spec]) + "\n")
     for file, text in lines.items():
         checkpoint.write_text(RESULTS / file, "".join(text))
     return len(known)

@@ -49,8 +49,9 @@ def sweep(specs: Sequence[RunSpec], engine: Engine | None = None, workers: int |
 
     Args:
         specs: what to train, in the order in which runs are returned.
-        engine: who does it: this process (None), or joblib's `loky` (processes here), `dask` or `ray` (a cluster that
-            this process is connected to, and that sees the same store).
+        engine: who does it: this process (None), or joblib's `loky` (processes here), `dask` or `ray` (the cluster that
+            this process is connected to, or that `DASK_SCHEDULER_ADDRESS` or `RAY_ADDRESS` names; its machines must see
+            the store at the same place). `ALIGNED_ENGINE` stands in for None.
         workers: how many runs at a time; at most, and by default, one for each core of the engine.
 
     Raises:
@@ -58,6 +59,7 @@ def sweep(specs: Sequence[RunSpec], engine: Engine | None = None, workers: int |
         ValueError, ModuleNotFoundError: an engine that there isn't, is not installed, or is not connected.
         OSError: the store can't be written.
     """
+    engine = engine or os.environ.get("ALIGNED_ENGINE") or None  # type: ignore[assignment]  # checked next
     with _connected(engine):
         missing = sorted((s for s in dict.fromkeys(specs) if runs.finished(s) is None), key=runs.pool_of)
         if missing:
@@ -84,6 +86,8 @@ def _connected(engine: Engine | None) -> AbstractContextManager[object]:
         raise ValueError(f"engine is {engine!r}; it is None or one of {', '.join(get_args(Engine))}")
     if engine != "loky" and find_spec({"ray": "ray", "dask": "distributed"}[engine]) is None:
         raise ModuleNotFoundError(f"the engine {engine} is not installed: pip install 'aligned[{engine}]'")
+    if engine == "dask" and (address := os.environ.get("DASK_SCHEDULER_ADDRESS")):
+        return parallel_config(backend="dask", n_jobs=-1, scheduler_host=address)
     if engine != "ray":
         return parallel_config(backend=engine, n_jobs=-1)
     import ray

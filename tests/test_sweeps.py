@@ -51,11 +51,13 @@ aligned.sweep(specs, engine="ray", workers=2)
 print("nodes left:", sum(node["Alive"] for node in ray.nodes()))
 """
 DASK = """
-from distributed import Client, LocalCluster
+import os
+from distributed import LocalCluster
 
 if __name__ == "__main__":
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
-        aligned.sweep(specs, engine="dask")
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        os.environ |= {"ALIGNED_ENGINE": "dask", "DASK_SCHEDULER_ADDRESS": cluster.scheduler_address}
+        aligned.sweep(specs)
 """
 
 
@@ -134,7 +136,7 @@ def test_a_node_of_a_ray_cluster_is_killed(place: Path) -> None:
     complete(place)
 
 
-def test_dask(place: Path) -> None:
+def test_an_engine_and_its_cluster_are_named_by_the_environment(place: Path) -> None:
     ended(started(DASK))
     complete(place)
 

@@ -1,0 +1,104 @@
+"""Published records: drawn from without training, and nothing but what committed code has made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import aligned
+from aligned import results, runs
+from aligned.provenance import commit
+from aligned.rerun import NOTEBOOKS, parameters, rerun
+from aligned.runs import Run
+from aligned.spec import RunSpec
+from tests.conftest import SMALL
+
+EVAL = 1024
+
+
+@pytest.fixture
+def published(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunSpec]:
+    """Two specs whose records are published, and whose runs are gone."""
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(Run, "provenance", property(lambda run: committed(run)))
+    specs = aligned.grid(SMALL, constraint=["none", "projected"])
+    aligned.records(specs, EVAL)
+    assert results.publish() == 2
+    assert runs.main(["remove", *(spec.name for spec in specs)]) == 0
+    return specs
+
+
+def committed(run: Run) -> dict[str, object]:
+    return json.loads((run.path / "provenance.json").read_text()) | {"dirty": False, "commit": "abc"}
+
+
+def test_what_is_published_is_not_trained_and_the_page_says_so(
+    published: list[RunSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "_train", None)
+    table = aligned.records(published, EVAL)
+    assert list(table.constraint) == ["none", "projected"]
+    assert table.score_min[1] == pytest.approx(1, abs=1e-5)
+    said = results.provenance(table)
+    assert "drawn from the published records of 2 SAEs; nothing was trained for this page" in said
+
+
+def test_only_what_is_missing_is_trained(published: list[RunSpec], place: Path) -> None:
+    more = aligned.grid(SMALL, constraint=["none", "projected"], seed=[0, 1])
+    table = aligned.records(more, EVAL)
+    assert sorted(p.parent.name for p in place.glob("*/spec.json")) == sorted(s.name for s in more if s.seed == 1)
+    assert "the published records of 2 SAEs, and 2 runs in the store" in results.provenance(table)
+    again = aligned.records(more, EVAL, use_published=False)
+    assert len(list(place.glob("*/spec.json"))) == 4
+    assert again.equals(table)  # the same numbers, trained again
+    assert "published" not in results.provenance(again)
+
+
+def test_another_evaluation_is_not_what_is_published(published: list[RunSpec], place: Path) -> None:
+    assert aligned.records(published, 2 * EVAL).eval_tokens[0] > EVAL
+    assert len(list(place.glob("*/spec.json"))) == 2
+
+
+def test_records_of_before_a_field_was_added_are_found(published: list[RunSpec]) -> None:
+    place = next(results.RESULTS.glob("*.jsonl"))
+    lines = [json.loads(line) for line in place.read_text().splitlines()]
+    for record in lines:
+        del record["spec"]["center"]
+    place.write_text("".join(json.dumps(record) + "\n" for record in lines))
+    assert set(results.published()) == set(published)
+
+
+def test_what_was_trained_by_changed_code_is_not_published(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(Run, "provenance", property(lambda run: committed(run) | {"dirty": True}))
+    aligned.records([SMALL], EVAL)
+    assert results.publish() == 0
+    assert f"left out, since its code was not committed: {SMALL.name}" in capsys.readouterr().out
+
+
+def test_a_run_of_other_weights_is_not_measured_with_these(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Run, "provenance", property(lambda run: committed(run) | {"model_fingerprint": "other"}))
+    with pytest.raises(ValueError, match=f"trained on other weights than embedded has now.*remove {SMALL.name}"):
+        aligned.records([SMALL], EVAL)
+
+
+def test_the_published_records_are_of_this_model_and_of_committed_code() -> None:
+    made = [record["provenance"] for spec, record in results.published().items() if spec.model == "embedded"]
+    assert made
+    assert {m["model_fingerprint"] for m in made} == {runs.language_model("embedded").fingerprint}
+    assert not any(m["dirty"] for m in made)
+    assert all(len(m["commit"]) == len(commit() or m["commit"]) for m in made)
+
+
+@pytest.mark.parametrize("name", [p.stem for p in NOTEBOOKS.glob("*.ipynb") if "use_published" in parameters(p)])
+def test_a_figure_with_its_own_values_is_drawn_without_training(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path / "store"))
+    out = rerun(NOTEBOOKS / f"{name}.ipynb", tmp_path / "out.ipynb", {})
+    assert "nothing was trained for this page" in out.read_text()
+    assert not (tmp_path / "store").exists()
