@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -170,15 +171,32 @@ def collect(
         name["documents"] = text.fingerprint(text.installed_python(split))
     digest = hashlib.sha256(json.dumps(name, sort_keys=True).encode()).hexdigest()[:12]
     folder = place / f"{Path(model.name).name}-layer{layer}-{digest}"
-    if (folder / "pool.json").exists():
+    if _whole(folder):
         return Pool(folder)
-    place.mkdir(parents=True, exist_ok=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"{place} can't be written ({error.strerror}); name another place with ALIGNED_STORE"
+        ) from error
     with FileLock(place / f"{folder.name}.lock"):  # of many that need it one makes it
-        if (folder / "pool.json").exists():
+        if _whole(folder):
             return Pool(folder)
+        if folder.exists():
+            aside = checkpoint.set_aside(folder, place / "damaged")
+            warnings.warn(f"{folder} is not as it was written. It is set aside as {aside} and made again", stacklevel=2)
         for half in place.glob(f".{folder.name}.*"):  # of a process that was killed
             shutil.rmtree(half)
         return _collect(model, layer, source, tokens, context, split, folder, name)
+
+
+def _whole(folder: Path) -> bool:
+    """Whether a pool is there, with all of its file. (A sum over it would cost as long as to read it.)"""
+    try:
+        n, d_in = json.loads((folder / "pool.json").read_text())["shape"]
+        return (folder / "activations.bf16").stat().st_size == 2 * n * d_in
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _collect(

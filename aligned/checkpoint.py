@@ -50,6 +50,16 @@ def remove_halves(path: Path) -> None:
         half.unlink()
 
 
+def set_aside(path: Path, folder: Path) -> Path:
+    """Move what is damaged into a folder, under a name that is free there. Returns its new place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 0
+    while (free := folder / f"{path.name}.{number}").exists():
+        number += 1
+    path.rename(free)
+    return free
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one move."""
     with in_one_move(path) as beside:

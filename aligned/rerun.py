@@ -162,7 +162,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("notebook", nargs="?", help="a name such as recovered_ce, or a path")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    parser.add_argument("--preset", help="smoke, quick, laptop, pythia-160m or gemma-2-2b")
+    parser.add_argument("--preset", help="smoke, quick, laptop, scratch, pythia-160m or gemma-2-2b")
     parser.add_argument("-o", "--out", type=Path, help="the notebook to write; with --all a folder")
     parser.add_argument("--figure", metavar="NAME", help="write this figure of the executed notebook to --out, as SVG")
     parser.add_argument("--all", action="store_true", help="every notebook, into the folder --out")
@@ -192,6 +192,8 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"  written to {rerun(notebook, out, values)}", flush=True)
     except (FileNotFoundError, ValueError, TypeError, RuntimeError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; what was trained is kept, and the same command goes on from there")
 
 
 if __name__ == "__main__":

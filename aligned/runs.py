@@ -70,8 +70,7 @@ class Run:
         try:
             return _json(place)
         except Damaged as error:
-            aside = _free(self.path / "metrics.damaged")
-            place.rename(aside)
+            aside = checkpoint.set_aside(place, self.path)
             warnings.warn(f"{error}. It is set aside as {aside.name}; evaluations are made again", stacklevel=2)
             return {}
 
@@ -133,9 +132,7 @@ def finished(spec: RunSpec, set_aside: bool = False) -> Run | None:
         check(folder)
     except Damaged as error:
         if set_aside:
-            aside = _free(store() / "damaged" / folder.name)
-            aside.parent.mkdir(exist_ok=True)
-            folder.rename(aside)
+            aside = checkpoint.set_aside(folder, store() / "damaged")
             warnings.warn(f"{error}. It is set aside as {aside} and trained again", stacklevel=3)
         return None
     return Run(spec, folder)
@@ -182,13 +179,6 @@ def _folder(spec: RunSpec) -> Path:
     if not beside.exists():
         warnings.warn(f"{folder} is of format {other} and is left alone; this code's is {FORMAT}", stacklevel=4)
     return beside
-
-
-def _free(path: Path) -> Path:
-    number = 0
-    while (free := path.with_name(f"{path.name}.{number}")).exists():
-        number += 1
-    return free
 
 
 def check_writable() -> None:

@@ -70,7 +70,7 @@ class RunSpec:
                 raise TypeError(f"{field.name} is {value!r}; it is of type {kind.__name__}")
         check_architecture(1, self.d_sae, self.activation, self.sparsity, self.constraint, self.init)
         for name, least in (("layer", 0), ("seed", 0), ("batch", 1), ("soft", 0), ("auxk", 0), ("context", 2)):
-            if getattr(self, name) < least:
+            if not least <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}; it is {least} or more")
         if self.auxk and (self.constraint != "none" or self.activation not in ("topk", "batchtopk")):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,14 @@ def test_a_context_the_model_cannot_take_is_refused(model: LanguageModel, tmp_pa
         collect(model, 1, text.INSTALLED, 500, 512, "held_out", tmp_path)
     with pytest.raises(ValueError, match="6 layers"):
         collect(model, 9, text.INSTALLED, 500, 128, "held_out", tmp_path)
+
+
+def test_a_pool_whose_file_was_cut_is_set_aside_and_made_again(model: LanguageModel, tmp_path: Path) -> None:
+    made = collect(model, 2, text.INSTALLED, 500, 128, "held_out", tmp_path)
+    assert isinstance(made, Pool)
+    rows = made.rows.clone()
+    os.truncate(made.folder / "activations.bf16", 1000)
+    with pytest.warns(UserWarning, match="is not as it was written. It is set aside as .*damaged"):
+        again = collect(model, 2, text.INSTALLED, 500, 128, "held_out", tmp_path)
+    assert torch.equal(again.rows, rows)  # type: ignore[union-attr]
+    assert len(list((tmp_path / "damaged").iterdir())) == 1

@@ -66,7 +66,7 @@ def test_metrics_that_cannot_be_read_are_made_again(place: Path) -> None:
     no_json(run.path / "metrics.json")
     with pytest.warns(UserWarning, match=r"metrics\.json is not JSON.*evaluations are made again"):
         assert aligned.records([run], 1024).equals(first)
-    assert (run.path / "metrics.damaged.0").exists()
+    assert (run.path / "metrics.json.0").exists()
 
 
 def test_a_run_of_another_format_is_left_alone_and_named(place: Path) -> None:

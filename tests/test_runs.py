@@ -95,6 +95,9 @@ def test_equal_specs_have_equal_names_and_others_do_not() -> None:
         ("tokens", 1e6, TypeError, "tokens is 1000000.0; it is of type int"),
         ("seed", True, TypeError, "seed is True"),
         ("lr", 0.0, ValueError, "lr is 0.0"),
+        ("soft", float("nan"), ValueError, "soft is nan; it is 0 or more"),
+        ("auxk", 0.1, ValueError, "auxk is 0.1 with topk and projected"),
+        ("center", 1, TypeError, "center is 1; it is of type bool"),
         ("model", 3, TypeError, "of type str"),
     ],
 )
