@@ -313,13 +313,16 @@ def _list(folders: list[Path]) -> int:
         size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
         date = datetime.fromtimestamp((folder / "spec.json").stat().st_mtime)
         try:
-            metrics = Run(RunSpec(**_json(folder / "spec.json")), folder).metrics
+            run = Run(RunSpec(**_json(folder / "spec.json")), folder)
+            known = [m for name, m in run.metrics.items() if name.startswith("recovery")]
         except (Damaged, TypeError, ValueError) as error:
             print(f"{folder.name:64s} {size:8.1f} MB  {date:%Y-%m-%d %H:%M}  {error}")
             continue
-        known = [m for name, m in metrics.items() if name.startswith("recovery")]
-        shown = [f"L0 {m['l0']:.1f}, CE recovered {m['ce_recovered']:.3f}, alive {m['alive']:.1%}" for m in known[-1:]]
-        print(f"{folder.name:64s} {size:8.1f} MB  {date:%Y-%m-%d %H:%M}  {''.join(shown)}")
+        last = "".join(
+            f"L0 {m['l0']:.1f}, CE recovered {m['ce_recovered']:.3f}, alive {m['alive']:.1%}" for m in known[-1:]
+        )
+        tokens = run.spec.tokens / 1e6
+        print(f"{folder.name:64s} {size:8.1f} MB  {date:%Y-%m-%d %H:%M}  {tokens:7.1f}M tokens  {last}")
     return 0
 
 
