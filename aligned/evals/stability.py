@@ -1,0 +1,167 @@
+"""How much of a dictionary is found again by another seed: maximum cosines, one-to-one matching, shared features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from aligned.alignment import Rows
+from aligned.sae import SAE
+
+EXACT = (
+    16384  # features up to which the matching is exact; it takes half a minute there, and grows with the third power
+)
+CANDIDATES = 64  # most similar features that a feature may be matched with, beyond that
+AGREE = 0.7  # cosine from which on a match counts as the same feature (arXiv 2501.16615)
+_CHUNK = 4096  # features whose cosines are held at once
+
+
+@dataclass(frozen=True)
+class Match:
+    """A one-to-one matching of the rows of a with rows of b.
+
+    Attributes:
+        of: for each row of a its row of b, -1 where b has too few.
+        cosine: of each row with its match; 0 where there is none.
+        bound: the best matching's mean cosine is at most this much above this one's. 0 where it is exact.
+    """
+
+    of: Int[Tensor, " n"]
+    cosine: Float[Tensor, " n"]
+    bound: float = 0.0
+
+    @property
+    def mean(self) -> float:
+        """Over the pairs."""
+        return self.cosine[self.of >= 0].mean().item()
+
+
+def max_cosine(a: Rows, b: Rows) -> Float[Tensor, " n"]:
+    """MCS: the cosine of each row of a, `[n, d_in]`, with the most similar row of b, `[m, d_in]`."""
+    a, b = _unit(a), _unit(b)
+    return torch.cat([(part @ b.T).amax(1) for part in a.split(_CHUNK)])
+
+
+def match(a: Rows, b: Rows, exact: int = EXACT, candidates: int = CANDIDATES) -> Match:
+    """The one-to-one matching of rows with the greatest sum of cosines (the Hungarian problem).
+
+    Up to `exact` rows it is solved exactly. Beyond, each row of a may be matched with its `candidates` most similar
+    rows of b, or with nobody, at the cosine t of its last candidate. No matching of all rows can be worth more than the
+    best of these, since a pair that is no candidate is worth at most t: that is the bound. The rows matched with nobody
+    are then matched among what is left, by the same method.
+
+    Args:
+        a, b: `[n, d_in]` and `[m, d_in]`; each row of the smaller side gets a partner.
+    """
+    a, b = _unit(a), _unit(b)
+    if len(a) > len(b):
+        other = match(b, a, exact, candidates)
+        of = torch.full((len(a),), -1)
+        cosine = torch.zeros(len(a))
+        of[other.of], cosine[other.of] = torch.arange(len(b)), other.cosine
+        return Match(of, cosine, other.bound)
+    if len(a) <= exact:
+        return _exact(a, b)
+    of, most = _by_candidates(a, b, min(candidates, len(b)))
+    alone = of < 0
+    free = torch.ones(len(b), dtype=torch.bool)
+    free[of[~alone]] = False
+    if alone.any():
+        left = free.nonzero().squeeze(1)
+        of[alone] = left[match(a[alone], b[left], exact, candidates).of]
+    cosine = (a * b[of]).sum(1)
+    return Match(of, cosine, most / len(a) - cosine.mean().item())
+
+
+def stability(
+    a: SAE, b: SAE, alive: tuple[Bool[Tensor, " d_sae"], Bool[Tensor, " d_sae"]] | None = None
+) -> dict[str, float]:
+    """How much two dictionaries have in common.
+
+    Args:
+        a, b: two SAEs on the same activations.
+        alive: which features of each to look at; all by default.
+
+    Returns:
+        mmcs: the mean over features of MCS, over both directions.
+        pw_mcc: the mean cosine of matched decoder rows (arXiv 2505.20254).
+        shared: the share of features whose decoder and encoder matches agree, both with a cosine over 0.7
+            (arXiv 2501.16615). Where the SAEs have different numbers of features, of their mean.
+        bound: what the decoder matching can have missed of `pw_mcc`.
+        features: the mean number of features looked at.
+
+    Raises:
+        ValueError: SAEs of different width, or with no feature to look at.
+    """
+    if a.d_in != b.d_in:
+        raise ValueError(f"these SAEs read activations of widths {a.d_in} and {b.d_in}; their features have no cosine")
+    rows = []
+    for sae, look in zip((a, b), alive or (None, None)):
+        keep = torch.ones(sae.d_sae, dtype=torch.bool) if look is None else look
+        if not keep.any():
+            raise ValueError("one of these SAEs has no alive feature")
+        rows.append((sae.W_dec.detach()[keep], sae.W_enc.detach().T[keep]))
+    (dec_a, enc_a), (dec_b, enc_b) = rows
+    decoder, encoder = match(dec_a, dec_b), match(enc_a, enc_b)
+    same = (decoder.of == encoder.of) & (decoder.of >= 0) & (decoder.cosine > AGREE) & (encoder.cosine > AGREE)
+    features = (len(dec_a) + len(dec_b)) / 2
+    return {
+        "mmcs": (max_cosine(dec_a, dec_b).mean().item() + max_cosine(dec_b, dec_a).mean().item()) / 2,
+        "pw_mcc": decoder.mean,
+        "shared": same.sum().item() / features,
+        "bound": decoder.bound,
+        "features": features,
+    }
+
+
+def over_seeds(saes: Sequence[SAE], alive: Sequence[Bool[Tensor, " d_sae"]] | None = None) -> list[dict[str, float]]:
+    """`stability` of every pair.
+
+    Raises:
+        ValueError: fewer than two SAEs.
+    """
+    if len(saes) < 2:
+        raise ValueError(f"stability over seeds needs at least 2 SAEs, and there is {len(saes)}")
+    return [
+        stability(saes[i], saes[j], (alive[i], alive[j]) if alive else None)
+        for i, j in combinations(range(len(saes)), 2)
+    ]
+
+
+def _exact(a: Rows, b: Rows) -> Match:
+    from scipy.optimize import linear_sum_assignment
+
+    cosines = a @ b.T
+    _, of = linear_sum_assignment(cosines.numpy(), maximize=True)
+    of = torch.from_numpy(of)
+    return Match(of, cosines[torch.arange(len(a)), of])
+
+
+def _by_candidates(a: Rows, b: Rows, candidates: int) -> tuple[Int[Tensor, " n"], float]:
+    """The best matching with candidates or with nobody (-1), and its worth."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+    n, m = len(a), len(b)
+    parts = [(part @ b.T).topk(candidates, dim=1) for part in a.split(_CHUNK)]
+    values, columns = (torch.cat([part[i] for part in parts]) for i in (0, 1))
+    nobody = m + torch.arange(n)  # a column of each row's own
+    values = torch.cat([values, values[:, -1:]], dim=1).double()
+    columns = torch.cat([columns, nobody[:, None]], dim=1)
+    starts = np.arange(n + 1) * (candidates + 1)
+    cost = csr_array((2 - values.flatten().numpy(), columns.flatten().numpy(), starts), shape=(n, m + n))
+    _, of = min_weight_full_bipartite_matching(cost)
+    of = torch.from_numpy(of).long()
+    worth = torch.where(columns == of[:, None], values, 0).sum().item()
+    return torch.where(of < m, of, -1), worth
+
+
+def _unit(rows: Rows) -> Rows:
+    rows = rows.detach().float().cpu()
+    return rows / rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)

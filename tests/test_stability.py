@@ -1,0 +1,108 @@
+"""Cosines and matchings: against brute force, a planted permutation, and the bound beyond exactness."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from aligned.evals import stability as measures
+from aligned.evals.stability import match, max_cosine, over_seeds, stability
+from aligned.sae import SAE
+
+
+def rows(n: int, d: int, seed: int) -> torch.Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+def planted(noise: float = 0.0, d_sae: int = 200) -> tuple[SAE, SAE, torch.Tensor]:
+    """Two SAEs of which one has the other's features in another order."""
+    a, b = SAE(32, d_sae, constraint="none", seed=0), SAE(32, d_sae, constraint="none", seed=1)
+    order = torch.randperm(d_sae, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        b.W_dec.copy_(a.W_dec[order] + noise * rows(d_sae, 32, 3))
+        b.free.copy_(a.free[order] + noise * rows(d_sae, 32, 4))
+    return a, b, order
+
+
+def test_max_cosine_is_the_greatest_of_all_cosines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measures, "_CHUNK", 7)
+    a, b = rows(20, 8, 0), 3 * rows(30, 8, 1)
+    every = torch.nn.functional.cosine_similarity(a[:, None], b[None], dim=2)
+    assert torch.allclose(max_cosine(a, b), every.amax(1), atol=1e-6)
+
+
+def test_the_matching_is_the_best_of_all() -> None:
+    a, b = rows(6, 4, 0), rows(7, 4, 1)
+    every = torch.nn.functional.cosine_similarity(a[:, None], b[None], dim=2)
+    best = max(sum(every[i, j] for i, j in enumerate(p)) for p in itertools.permutations(range(7), 6))
+    found = match(a, b)
+    assert found.cosine.sum().item() == pytest.approx(best.item(), abs=1e-5)
+    assert found.bound == 0
+    turned = match(b, a)
+    assert turned.cosine.sum().item() == pytest.approx(best.item(), abs=1e-5)
+    assert sorted(turned.of.tolist()) == [-1, 0, 1, 2, 3, 4, 5]
+
+
+def test_a_planted_permutation_is_recovered() -> None:
+    a, b, order = planted()
+    assert torch.equal(match(b.W_dec, a.W_dec).of, order)
+    found = stability(a, b)
+    assert found["pw_mcc"] == pytest.approx(1, abs=1e-5)
+    assert found["mmcs"] == pytest.approx(1, abs=1e-5)
+    assert found["shared"] == 1
+    assert found["features"] == 200
+
+
+def test_features_whose_encoders_disagree_are_not_shared() -> None:
+    a, b, _ = planted()
+    with torch.no_grad():
+        b.free[:50] = rows(50, 32, 5)
+    assert stability(a, b)["shared"] == pytest.approx(0.75, abs=0.01)
+    assert stability(a, b)["pw_mcc"] == pytest.approx(1, abs=1e-5)
+
+
+def test_unrelated_dictionaries_share_nothing() -> None:
+    a, b = SAE(64, 200, seed=0), SAE(64, 200, seed=1)
+    found = stability(a, b)
+    assert found["shared"] < 0.01
+    assert found["pw_mcc"] < found["mmcs"] < 0.6
+
+
+def test_only_alive_features_are_looked_at() -> None:
+    a, b, order = planted()
+    with torch.no_grad():
+        b.W_dec[:100], b.free[:100] = rows(100, 32, 6), rows(100, 32, 7)
+    alive_b = torch.arange(200) >= 100
+    alive_a = torch.zeros(200, dtype=torch.bool)
+    alive_a[order[100:]] = True
+    assert stability(a, b)["shared"] == pytest.approx(0.5, abs=0.05)
+    found = stability(a, b, (alive_a, alive_b))
+    assert found["shared"] == 1
+    assert found["features"] == 100
+    assert stability(a, b, (torch.ones(200, dtype=torch.bool), alive_b))["shared"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("candidates", [2, 5, 20])
+@pytest.mark.parametrize(("n", "m"), [(150, 150), (120, 150), (150, 120)])
+def test_beyond_exactness_the_bound_holds(n: int, m: int, candidates: int) -> None:
+    a = rows(n, 8, 0)
+    b = torch.cat([a[: m // 2] + 0.3 * rows(m // 2, 8, 1), rows(m - m // 2, 8, 2)])
+    exact, near = match(a, b), match(a, b, exact=40, candidates=candidates)
+    pairs = near.of[near.of >= 0]
+    assert len(pairs) == len(pairs.unique()) == min(n, m)
+    assert near.mean <= exact.mean + 1e-6
+    assert exact.mean <= near.mean + near.bound + 1e-6
+    if candidates == 20:
+        assert near.bound < 0.02
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    with pytest.raises(ValueError, match="widths 16 and 32"):
+        stability(SAE(16, 20), SAE(32, 20))
+    with pytest.raises(ValueError, match="at least 2 SAEs, and there is 1"):
+        over_seeds([SAE(16, 20)])
+    with pytest.raises(ValueError, match="no alive feature"):
+        stability(SAE(16, 20), SAE(16, 20), (torch.zeros(20, dtype=torch.bool), torch.ones(20, dtype=torch.bool)))
+    assert len(over_seeds([SAE(16, 20, sparsity=2, seed=s) for s in range(3)])) == 3
