@@ -1,0 +1,441 @@
+"""What every token of Python text is: labels from `tokenize` and `ast`, with no judge and no network.
+
+A labelling gives each character of a document a 64-bit word, in which bit i says whether concept i holds there. A token
+has the labels of its first character that is not blank (of its first one, if all are).
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import keyword
+import re
+import tokenize
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt64
+from torch import Tensor
+
+from aligned.text import Document, special_tokens
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedTokenizerBase
+
+Words = UInt64[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """Names of at most 64 concepts, and what gives each character of a document its word."""
+
+    names: tuple[str, ...]
+    of: Callable[[Document], Words]
+
+    def __post_init__(self) -> None:
+        if len(self.names) > 64:
+            raise ValueError(f"there are {len(self.names)} concepts, and a labelling holds at most 64")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Token blocks with their labels.
+
+    Attributes:
+        tokens: `[n, context]`, BOS first.
+        words: `[n, context]`, the labels of each token; 0 at special tokens.
+        names: of the concepts, bit by bit.
+        skipped: documents that could not be labelled (they do not parse), which are left out.
+    """
+
+    tokens: Int[Tensor, "n context"]
+    words: UInt64[np.ndarray, "n context"]
+    names: tuple[str, ...]
+    skipped: int
+
+
+def labelled_blocks(
+    docs: Iterable[Document],
+    tokenizer: PreTrainedTokenizerBase,
+    context: int,
+    blocks: int,
+    labelling: Labelling | None = None,
+) -> Labelled:
+    """Pack documents into blocks as `aligned.text.token_blocks` does, with the labels of every token.
+
+    Args:
+        docs: read no further than needed.
+        tokenizer: a fast one, which says where its tokens stand in the text.
+        context: tokens in a block, BOS included.
+        blocks: how many; fewer, where the text ends.
+        labelling: `PYTHON` by default.
+
+    Raises:
+        ValueError: the text is shorter than one block.
+    """
+    labelling = labelling or PYTHON
+    bos, eos = special_tokens(tokenizer)
+    need, have, skipped = blocks * (context - 1), 0, 0
+    ids: list[np.ndarray] = []
+    words: list[np.ndarray] = []
+    for doc in docs:
+        try:
+            by_character = labelling.of(doc)
+        except (SyntaxError, ValueError, RecursionError):
+            skipped += 1
+            continue
+        encoded = tokenizer(doc.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        starts = _first_characters(doc.text, encoded["offset_mapping"])
+        ids.append(np.array([*encoded["input_ids"], eos]))
+        words.append(np.append(by_character[starts], np.uint64(0)))
+        have += len(ids[-1])
+        if have >= need:
+            break
+    n = min(blocks, have // (context - 1))
+    if n == 0:
+        raise ValueError(f"the text has {have} tokens that can be labelled: less than one block of context {context}")
+    stream = np.concatenate(ids)[: n * (context - 1)].reshape(n, -1)
+    labels = np.concatenate(words)[: n * (context - 1)].reshape(n, -1)
+    tokens = np.concatenate([np.full((n, 1), bos), stream], axis=1)
+    padded = np.concatenate([np.zeros((n, 1), np.uint64), labels], axis=1)
+    return Labelled(torch.from_numpy(tokens).long(), padded, labelling.names, skipped)
+
+
+def from_table(spans: pd.DataFrame) -> Labelling:
+    """A labelling from a table of spans, for text that has no grammar to be asked.
+
+    Args:
+        spans: rows of `document` (its name), `start` and `end` (characters), and `concept`.
+
+    Raises:
+        ValueError: a column that is missing, or more than 64 concepts.
+    """
+    if missing := {"document", "start", "end", "concept"} - set(spans.columns):
+        raise ValueError(f"the table of spans has no column {', '.join(sorted(missing))}")
+    names = tuple(sorted(spans.concept.unique()))
+    by_document = dict(tuple(spans.groupby("document")))
+
+    def of(doc: Document) -> Words:
+        words = _Words(doc.text, names)
+        for row in by_document[doc.name].itertuples() if doc.name in by_document else ():
+            words.mark(row.concept, row.start, row.end)
+        return words.words
+
+    return Labelling(names, of)
+
+
+def _first_characters(text: str, offsets: list[tuple[int, int]]) -> Int[np.ndarray, " n"]:
+    """Where each token's first character that is not blank stands."""
+    blank = np.array([c.isspace() for c in text] + [False])
+    following = np.where(blank, len(text), np.arange(len(text) + 1))
+    following = np.minimum.accumulate(following[::-1])[::-1]  # the next character from here on that is not blank
+    start, end = np.array(offsets, dtype=int).reshape(-1, 2).T
+    return np.where(following[start] < end, following[start], start)
+
+
+class _Words:
+    """The characters' words of one document."""
+
+    def __init__(self, text: str, names: tuple[str, ...]) -> None:
+        self.words = np.zeros(len(text) + 1, dtype=np.uint64)
+        self.bits = {name: np.uint64(1 << i) for i, name in enumerate(names)}
+
+    def mark(self, concept: str, start: int, end: int) -> None:
+        self.words[start:end] |= self.bits[concept]
+
+
+# --- Python ---------------------------------------------------------------------------------------------------------
+
+_KEYWORDS = {
+    "keyword def": ("def",),
+    "keyword class": ("class",),
+    "keyword return": ("return",),
+    "keyword if, elif, else": ("if", "elif", "else"),
+    "keyword for, while": ("for", "while"),
+    "keyword import, from": ("import", "from"),
+    "keyword try, except, finally": ("try", "except", "finally"),
+    "keyword raise": ("raise",),
+    "keyword with, as": ("with", "as"),
+    "keyword and, or, not": ("and", "or", "not"),
+    "keyword in, is": ("in", "is"),
+    "None": ("None",),
+    "True, False": ("True", "False"),
+    "keyword pass, break, continue": ("pass", "break", "continue"),
+}
+_OPERATORS = {
+    "opening bracket": tuple("([{"),
+    "closing bracket": tuple(")]}"),
+    "comma": (",",),
+    "colon": (":",),
+    "dot": (".",),
+    "assignment sign": ("=", "+=", "-=", "*=", "/=", "//=", "%=", "@=", "&=", "|=", "^=", ">>=", "<<=", "**=", ":="),
+    "comparison sign": ("==", "!=", "<", ">", "<=", ">="),
+    "arithmetic sign": ("+", "-", "*", "/", "//", "%", "**", "@"),
+}
+_NAMES = (
+    "comment", "blank line", "indentation", "end of line", "integer", "float",
+    "string", "docstring", "f-string",
+    "name of a function, defined", "name of a class, defined", "parameter, defined", "default of a parameter",
+    "annotation", "decorator", "base of a class", "import statement", "imported name",
+    "attribute", "self", "called name", "keyword argument", "subscript", "assigned name", "read name",
+    "dunder name", "private name", "upper-case name",
+    "condition", "loop body", "function body", "class body", "nested function body", "try body", "except body",
+    "comprehension", "key of a dict literal", "raise statement", "returned value",
+    "deep in brackets", "deeply indented", "last line of a block",
+)  # fmt: skip
+CONCEPTS = (*_NAMES, *_KEYWORDS, *_OPERATORS)
+_BY_KEYWORD = {word: concept for concept, words in _KEYWORDS.items() for word in words}
+_BY_OPERATOR = {sign: concept for concept, signs in _OPERATORS.items() for sign in signs}
+_DEEP_BRACKETS, _DEEP_INDENT = 3, 12  # brackets open at once; characters
+
+
+def python_words(doc: Document) -> Words:
+    """The words of a Python source.
+
+    Raises:
+        SyntaxError, ValueError, RecursionError: it does not parse.
+    """
+    found = _Python(doc.text)
+    found.visit(ast.parse(doc.text))
+    found.read_tokens()
+    return found.words
+
+
+PYTHON = Labelling(CONCEPTS, python_words)
+
+_BODIES: dict[type, str] = {
+    ast.For: "loop body", ast.AsyncFor: "loop body", ast.While: "loop body", ast.Try: "try body",
+    ast.ExceptHandler: "except body", ast.ClassDef: "class body",
+}  # fmt: skip
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+_Positioned = ast.expr | ast.stmt | ast.arg | ast.keyword | ast.alias | ast.excepthandler
+
+
+class _Python(ast.NodeVisitor, _Words):
+    def __init__(self, source: str) -> None:
+        _Words.__init__(self, source, CONCEPTS)
+        self.source = source
+        self.lines = source.split("\n")  # ast counts lines as Python's tokenizer does, by these ends alone
+        self.starts = np.cumsum([0, *(len(line) + 1 for line in self.lines)])
+        self.depth = 0  # of functions
+
+    def at(self, line: int, column: int) -> int:
+        """Character of a line (from 1) and a column in characters."""
+        return int(self.starts[line - 1]) + column
+
+    def span(self, node: _Positioned) -> tuple[int, int]:
+        """A node's characters. ast counts columns in bytes of UTF-8."""
+
+        def place(line: int, column: int) -> int:
+            text = self.lines[line - 1]
+            return self.at(line, column if text.isascii() else len(text.encode()[:column].decode()))
+
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        return place(node.lineno, node.col_offset), place(node.end_lineno, node.end_col_offset)
+
+    def mark_node(self, concept: str, node: _Positioned | None) -> None:
+        if node is not None:
+            self.mark(concept, *self.span(node))
+
+    def mark_body(self, concept: str, body: list[ast.stmt]) -> None:
+        if body:
+            self.mark(concept, self.span(body[0])[0], self.span(body[-1])[1])
+
+    def mark_word(self, concept: str, word: str, start: int) -> None:
+        """The first occurrence of a name from `start` on."""
+        found = re.compile(rf"\b{re.escape(word)}\b").search(self.source, start)
+        if found:
+            self.mark(concept, *found.span())
+
+    def mark_last_line(self, body: list[ast.stmt]) -> None:
+        end = self.span(body[-1])[1]
+        self.mark("last line of a block", self.source.rfind("\n", 0, end) + 1, end)
+
+    # What a node says of itself and of its parts; `generic_visit` goes on into the parts.
+
+    def generic_visit(self, node: ast.AST) -> None:
+        for kind, concept in _BODIES.items():
+            if isinstance(node, kind):
+                self.mark_body(concept, node.body)  # type: ignore[attr-defined]
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and not isinstance(node, ast.Module):
+            self.mark_last_line(body)
+        super().generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        self.function(node)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+        self.function(node)
+
+    def function(self, node: _Function) -> None:
+        self.mark_word("name of a function, defined", node.name, self.span(node)[0])
+        self.docstring(node)
+        for decorator in node.decorator_list:
+            self.mark_node("decorator", decorator)
+        a = node.args
+        for parameter in (*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg))):
+            start = self.span(parameter)[0]
+            self.mark("parameter, defined", start, start + len(parameter.arg))
+            self.mark_node("annotation", parameter.annotation)
+        for default in (*a.defaults, *a.kw_defaults):
+            self.mark_node("default of a parameter", default)
+        self.mark_node("annotation", node.returns)
+        self.mark_body("nested function body" if self.depth else "function body", node.body)
+        self.depth += 1
+        self.generic_visit(node)
+        self.depth -= 1
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        self.mark_word("name of a class, defined", node.name, self.span(node)[0])
+        self.docstring(node)
+        for decorator in node.decorator_list:
+            self.mark_node("decorator", decorator)
+        for base in node.bases:
+            self.mark_node("base of a class", base)
+        depth, self.depth = self.depth, 0  # methods are not nested functions
+        self.generic_visit(node)
+        self.depth = depth
+
+    def visit_Module(self, node: ast.Module) -> None:
+        self.docstring(node)
+        self.generic_visit(node)
+
+    def docstring(self, node: _Function | ast.ClassDef | ast.Module) -> None:
+        if ast.get_docstring(node, clean=False) is not None:
+            self.mark_node("docstring", node.body[0])
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        if isinstance(node.value, str | bytes):
+            self.mark_node("string", node)
+        elif isinstance(node.value, float | complex):
+            self.mark_node("float", node)
+        elif isinstance(node.value, int) and not isinstance(node.value, bool):
+            self.mark_node("integer", node)
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
+        self.mark_node("string", node)  # what is inside has no place of its own before Python 3.12
+        self.mark_node("f-string", node)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.mark_node("import statement", node)
+        for name in node.names:
+            self.mark_node("imported name", name)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        self.mark_node("import statement", node)
+        for name in node.names:
+            self.mark_node("imported name", name)
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        end = self.span(node)[1]
+        self.mark("attribute", end - len(node.attr), end)
+        self.generic_visit(node)
+
+    def visit_Name(self, node: ast.Name) -> None:
+        self.mark_node("self" if node.id == "self" else _BY_CONTEXT.get(type(node.ctx), "read name"), node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        start, end = self.span(node.func)
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else None
+        if isinstance(node.func, ast.Name) or name:
+            self.mark("called name", end - len(name) if name else start, end)
+        for argument in node.keywords:
+            if argument.arg:
+                start = self.span(argument)[0]
+                self.mark("keyword argument", start, start + len(argument.arg))
+        self.generic_visit(node)
+
+    def visit_Subscript(self, node: ast.Subscript) -> None:
+        self.mark_node("subscript", node.slice)
+        self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        self.mark_node("annotation", node.annotation)
+        self.generic_visit(node)
+
+    def visit_If(self, node: ast.If) -> None:
+        self.mark_node("condition", node.test)
+        self.generic_visit(node)
+
+    def visit_While(self, node: ast.While) -> None:
+        self.mark_node("condition", node.test)
+        self.generic_visit(node)
+
+    def visit_IfExp(self, node: ast.IfExp) -> None:
+        self.mark_node("condition", node.test)
+        self.generic_visit(node)
+
+    def visit_Dict(self, node: ast.Dict) -> None:
+        for key in node.keys:
+            self.mark_node("key of a dict literal", key)
+        self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> None:
+        self.mark_node("raise statement", node)
+        self.generic_visit(node)
+
+    def visit_Return(self, node: ast.Return) -> None:
+        self.mark_node("returned value", node.value)
+        self.generic_visit(node)
+
+    def comprehension(self, node: ast.expr) -> None:
+        self.mark_node("comprehension", node)
+        self.generic_visit(node)
+
+    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = comprehension
+
+    def read_tokens(self) -> None:
+        """What `tokenize` knows: comments, keywords, signs, names, indentation, ends of lines."""
+        inside = self.words & self.bits["string"]
+        brackets = 0
+        for token in tokenize.generate_tokens(io.StringIO(self.source).readline):
+            start, end = self.at(*token.start), self.at(*token.end)
+            if start >= len(self.words) or inside[start]:
+                continue  # parts of f-strings are tokens since Python 3.12
+            if token.type == tokenize.COMMENT:
+                self.mark("comment", start, end)
+            elif token.type == tokenize.NL and not token.line.strip():
+                self.mark("blank line", start, start + 1)
+            elif token.type in (tokenize.NEWLINE, tokenize.NL):
+                self.mark("end of line", start, start + 1)
+            elif token.type == tokenize.NAME:
+                self._name(token.string, start, end)
+            elif token.type == tokenize.OP:
+                if token.string in _BY_OPERATOR:
+                    self.mark(_BY_OPERATOR[token.string], start, end)
+                if token.string in "([{":
+                    brackets += 1
+                    if brackets == _DEEP_BRACKETS:
+                        deep = start
+                elif token.string in ")]}":
+                    if brackets == _DEEP_BRACKETS:
+                        self.mark("deep in brackets", deep, end)
+                    brackets -= 1
+        for number, line in enumerate(self.lines):
+            code = len(line.lstrip(" \t"))
+            start, end = int(self.starts[number]), int(self.starts[number]) + len(line)
+            if code and not inside[start]:
+                self.mark("indentation", start, end - code)
+                if len(line) - code >= _DEEP_INDENT:
+                    self.mark("deeply indented", start, end)
+
+    def _name(self, name: str, start: int, end: int) -> None:
+        if name in _BY_KEYWORD:
+            self.mark(_BY_KEYWORD[name], start, end)
+        elif keyword.iskeyword(name):
+            return
+        elif name.startswith("__") and name.endswith("__"):
+            self.mark("dunder name", start, end)
+        elif name.startswith("_"):
+            self.mark("private name", start, end)
+        elif len(name) > 1 and name.isupper():
+            self.mark("upper-case name", start, end)
+
+
+_BY_CONTEXT: dict[type, str] = {ast.Store: "assigned name", ast.Del: "assigned name"}

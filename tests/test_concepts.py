@@ -1,0 +1,181 @@
+"""Labels of a Python text whose labels are known; features that are planted are told from those that are not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from aligned import labels, text
+from aligned.evals.concepts import codes_by_feature, concepts
+from aligned.labels import CONCEPTS, PYTHON, from_table, labelled_blocks
+from aligned.model import LanguageModel
+from aligned.sae import SAE
+from aligned.text import Document
+
+SOURCE = '''"""Module doc."""
+import os.path as p
+
+X = 3.5
+@deco(1)
+class A(Base):
+    """Class é doc."""
+
+    def f(self, q: int = 3, *, k=None) -> str:
+        # comment
+        for i in range(3):
+            if self.q == i and not k:
+                y = {"é": [g(j) for j in q]}; zé = y["a"]
+                raise ValueError(f"a{i}", key=__name__)
+        return _private(X)
+'''
+
+
+def spans(source: str, concept: str) -> list[str]:
+    """The stretches of a source that are labelled with a concept."""
+    words = labels.python_words(Document("a.py", source))
+    on = (words >> np.uint64(CONCEPTS.index(concept))) & np.uint64(1)
+    edges = np.flatnonzero(np.diff(on.astype(int), prepend=0, append=0))
+    return [source[a:b] for a, b in zip(edges[::2], edges[1::2])]
+
+
+@pytest.mark.parametrize(
+    ("concept", "expected"),
+    [
+        ("comment", ["# comment"]),
+        ("docstring", ['"""Module doc."""', '"""Class é doc."""']),
+        ("f-string", ['f"a{i}"']),
+        ("string", ['"""Module doc."""', '"""Class é doc."""', '"é"', '"a"', 'f"a{i}"']),
+        ("integer", ["1", "3", "3"]),
+        ("float", ["3.5"]),
+        ("decorator", ["deco(1)"]),
+        ("base of a class", ["Base"]),
+        ("default of a parameter", ["3", "None"]),
+        ("annotation", ["int", "str"]),
+        ("parameter, defined", ["self", "q", "k"]),
+        ("import statement", ["import os.path as p"]),
+        ("attribute", ["q"]),
+        ("self", ["self"]),
+        ("assigned name", ["X", "i", "y", "j", "zé"]),
+        ("called name", ["deco", "range", "g", "ValueError", "_private"]),
+        ("keyword argument", ["key"]),
+        ("key of a dict literal", ['"é"']),
+        ("condition", ["self.q == i and not k"]),
+        ("comprehension", ["[g(j) for j in q]"]),
+        ("dunder name", ["__name__"]),
+        ("private name", ["_private"]),
+        ("keyword and, or, not", ["and", "not"]),
+        ("comparison sign", ["=="]),
+        ("blank line", ["\n", "\n"]),
+        ("name of a class, defined", ["A"]),
+        (
+            "last line of a block",
+            ['                raise ValueError(f"a{i}", key=__name__)', "        return _private(X)"],
+        ),
+    ],
+)
+def test_python_text_is_labelled(concept: str, expected: list[str]) -> None:
+    assert spans(SOURCE, concept) == expected
+
+
+def test_there_are_sixty_concepts_and_more() -> None:
+    assert 60 <= len(set(CONCEPTS)) == len(CONCEPTS) <= 64
+
+
+def test_blocks_are_those_of_the_text_and_every_token_has_its_labels(model: LanguageModel) -> None:
+    docs = [Document("a.py", SOURCE), Document("bad.py", "def def"), Document("b.py", SOURCE * 3)]
+    found = labelled_blocks(docs, model.tokenizer, 32, 8)
+    assert found.skipped == 1
+    assert torch.equal(found.tokens, text.token_blocks([docs[0], docs[2]], model.tokenizer, 32, 8))
+    assert not found.words[model.is_special(found.tokens).numpy()].any()
+    flat, words = found.tokens[:, 1:].flatten().tolist(), found.words[:, 1:].flatten()
+    comment = [t for t, w in zip(flat, words) if w >> np.uint64(CONCEPTS.index("comment")) & np.uint64(1)]
+    assert model.tokenizer.decode(comment).replace(" ", "").startswith("#comment")
+
+
+def test_nearly_all_installed_sources_parse(model: LanguageModel) -> None:
+    docs = text.installed_python("held_out")[:60]
+    found = labelled_blocks(docs, model.tokenizer, 128, 500)
+    assert found.skipped <= 1
+    share = [(found.words >> np.uint64(i) & np.uint64(1)).mean() for i in range(len(CONCEPTS))]
+    assert min(share) > 0
+
+
+def test_labels_may_come_from_a_table(model: LanguageModel) -> None:
+    table = pd.DataFrame({"document": ["a"], "start": [4], "end": [9], "concept": ["animal"]})
+    found = labelled_blocks([Document("a", "the horse runs " * 20)], model.tokenizer, 16, 1, from_table(table))
+    marked = found.tokens[torch.from_numpy(found.words > 0)]
+    assert model.tokenizer.decode(marked).strip() == "horse"
+    with pytest.raises(ValueError, match="no column concept, end"):
+        from_table(table[["document", "start"]])
+    with pytest.raises(ValueError, match="65 concepts, and a labelling holds at most 64"):
+        from_table(pd.concat([table.assign(concept=f"c{i}") for i in range(65)]))
+
+
+@pytest.fixture
+def planted() -> tuple[SAE, torch.Tensor, np.ndarray]:
+    """Feature 0 is concept 1, exactly; feature 1 is concept 0 with half of its tokens missed; 2 is noise; 3 is dead."""
+    generator = torch.Generator().manual_seed(0)
+    n = 20_000
+    holds = torch.rand(n, 3, generator=generator) < torch.tensor([0.2, 0.1, 0.3])
+    x = torch.zeros(n, 4)
+    x[:, 0] = holds[:, 1] * (1 + torch.rand(n, generator=generator))
+    x[:, 1] = holds[:, 0] * (torch.rand(n, generator=generator) < 0.5)
+    x[:, 2] = (torch.rand(n, generator=generator) < 0.1).float()
+    sae = SAE(4, 4, "relu", 0.0, "none")
+    with torch.no_grad():
+        sae.W_dec.copy_(torch.eye(4)), sae.free.copy_(torch.eye(4))
+    return sae, x, (holds.numpy() * np.array([1, 2, 4])).sum(1).astype(np.uint64)
+
+
+def test_a_planted_concept_has_an_f1_of_one_and_noise_that_of_chance(
+    planted: tuple[SAE, torch.Tensor, np.ndarray],
+) -> None:
+    table = concepts(*planted, ("a", "b", "c"))
+    assert list(table.concept[:2]) == ["b", "a"]
+    assert table.f1[0] == 1
+    assert table.f1[1] == pytest.approx(2 / 3, abs=0.02)
+    assert table.precision[1] == 1
+    assert table.recall[1] == pytest.approx(0.5, abs=0.02)
+    assert table.f1[2] == pytest.approx(table.chance[2], abs=0.03)
+    assert table.chance[0] < 0.5
+    assert table.concept[3] is None
+    assert table.f1[3] == 0
+    assert table.density[0] == pytest.approx(0.1, abs=0.01)
+
+
+def test_threshold_and_concept_are_the_best_of_all() -> None:
+    generator = torch.Generator().manual_seed(1)
+    sae = SAE(8, 20, "topk", 3, "none")
+    x = torch.randn(600, 8, generator=generator)
+    words = torch.randint(1, 2**5, (600,), generator=generator).numpy().astype(np.uint64)
+    table = concepts(sae, x, words, tuple("abcde"))
+    f, holds = sae.encode(x), torch.from_numpy((words[:, None] >> np.arange(5, dtype=np.uint64)) & np.uint64(1)).bool()
+    for j in range(20):
+        best = 0.0
+        for threshold in f[:300, j][f[:300, j] > 0].unique():
+            said = (f[:300, j] >= threshold)[:, None]
+            f1 = 2 * (said & holds[:300]).sum(0) / (said.sum() + holds[:300].sum(0))
+            best = max(best, f1.max().item())
+        assert table.f1_chosen[j] == pytest.approx(best, abs=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["relu", "topk", "batchtopk"])
+def test_codes_by_feature_are_the_codes(activation: str) -> None:
+    sae = SAE(16, 300, activation, 0 if activation == "relu" else 5, "none")  # type: ignore[arg-type]
+    sae.threshold.fill_(0.4)
+    x = torch.randn(100, 16, generator=torch.Generator().manual_seed(0))
+    found = np.concatenate(list(codes_by_feature(sae, x)), axis=1)
+    assert np.allclose(found, sae.encode(x).detach().numpy(), atol=1e-6)
+
+
+def test_what_does_not_fit_is_refused(planted: tuple[SAE, torch.Tensor, np.ndarray]) -> None:
+    sae, x, words = planted
+    with pytest.raises(ValueError, match="width 3, and the SAE reads 4"):
+        concepts(sae, x[:, :3], words, ("a", "b", "c"))
+    with pytest.raises(ValueError, match="labels for 10 tokens, and activations of 20000"):
+        concepts(sae, x, words[:10], ("a", "b", "c"))
+    with pytest.raises(ValueError, match="no token of one half of the text is labelled d"):
+        concepts(sae, x, words, ("a", "b", "c", "d"))
+    assert PYTHON.names == CONCEPTS
