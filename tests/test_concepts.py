@@ -140,7 +140,7 @@ def test_a_planted_concept_has_an_f1_of_one_and_noise_that_of_chance(
     assert table.recall[1] == pytest.approx(0.5, abs=0.02)
     assert table.f1[2] == pytest.approx(table.chance[2], abs=0.03)
     assert table.chance[0] < 0.5
-    assert table.concept[3] is None
+    assert pd.isna(table.concept[3])
     assert table.f1[3] == 0
     assert table.density[0] == pytest.approx(0.1, abs=0.01)
 
