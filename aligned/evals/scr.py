@@ -1,0 +1,196 @@
+"""SCR: do features separate two attributes that came together? (SHIFT, arXiv 2403.19647, as SAEBench measures it.)
+
+A linear probe is trained on texts in which attribute a always coincides with attribute b, so that it may lean on
+either. The features that a probe of b alone points at are then taken out of the activations. If the biased probe gets
+better at a where the two do not coincide, those features were about b, and about little else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from aligned.sae import SAE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ABLATED = (2, 5, 10, 20, 50, 100, 500)
+# Of SAEBench's probes.
+EPOCHS, BATCH, LR, L1 = 20, 16, 1e-3, 1e-3
+_TEXTS = 64  # encoded at once
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts with two binary attributes, as activations.
+
+    Attributes:
+        x: `[texts, tokens, d_in]`, raw.
+        keep: `[texts, tokens]`, False at special tokens.
+        a, b: `[texts]`, whether each attribute holds. All four combinations occur.
+    """
+
+    x: Float[Tensor, "texts tokens d_in"]
+    keep: Bool[Tensor, "texts tokens"]
+    a: Bool[Tensor, " texts"]
+    b: Bool[Tensor, " texts"]
+
+    @property
+    def mean(self) -> Float[Tensor, "texts d_in"]:
+        """Mean activation of each text."""
+        return _mean(self.x.float(), self.keep)
+
+    @property
+    def balanced(self) -> Bool[Tensor, " texts"]:
+        """As many texts of each combination as there are of the rarest."""
+        return self._first(1, ((True, True), (True, False), (False, True), (False, False)))
+
+    @property
+    def coinciding(self) -> Bool[Tensor, " texts"]:
+        """Texts in which a and b both hold or both do not: twice as many of each, so that both sets are of one size."""
+        return self._first(2, ((True, True), (False, False)))
+
+    def _first(self, times: int, quadrants: Sequence[tuple[bool, bool]]) -> Bool[Tensor, " texts"]:
+        sizes = [int(((self.a == a) & (self.b == b)).sum()) for a in (True, False) for b in (True, False)]
+        if not all(sizes):
+            raise ValueError("SCR needs texts of all four combinations of the attributes, and one has none")
+        chosen = torch.zeros_like(self.a)
+        for a, b in quadrants:
+            chosen[((self.a == a) & (self.b == b)).nonzero().squeeze(1)[: times * min(sizes)]] = True
+        return chosen
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A logistic probe of mean activations."""
+
+    weight: Float[Tensor, " d_in"]
+    bias: Float[Tensor, ""]
+
+    def accuracy(self, x: Float[Tensor, "texts d_in"], y: Bool[Tensor, " texts"]) -> float:
+        return ((x @ self.weight + self.bias > 0) == y).float().mean().item()
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What SCR needs of the activations alone, the same for every SAE: the probes of a, of b, and the biased one."""
+
+    a: Probe
+    b: Probe
+    biased: Probe
+
+
+def train_probes(train: Texts, validation: Texts, seed: int = 0) -> Probes:
+    """The three probes. The epoch of each is the one that is best on `validation`.
+
+    SAEBench chooses it on its test texts: give those as `validation` to do the same.
+    """
+    sets = []
+    for texts in (train, validation):
+        sets.append((texts.mean, texts.balanced, texts.coinciding, texts.a, texts.b))
+    (x, even, together, a, b), (vx, veven, vtogether, va, vb) = sets
+    return Probes(
+        fit(x[even], a[even], vx[veven], va[veven], seed),
+        fit(x[even], b[even], vx[veven], vb[veven], seed),
+        fit(x[together], a[together], vx[vtogether], va[vtogether], seed),
+    )
+
+
+def fit(
+    x: Float[Tensor, "n d_in"],
+    y: Bool[Tensor, " n"],
+    held_out_x: Float[Tensor, "m d_in"],
+    held_out_y: Bool[Tensor, " m"],
+    seed: int = 0,
+) -> Probe:
+    """A logistic probe as SAEBench trains it: AdamW, 20 epochs in batches of 16, an L1 penalty, the best epoch kept."""
+    generator = torch.Generator().manual_seed(seed)
+    bound = x.shape[1] ** -0.5
+    weight, bias = ((2 * torch.rand(n, generator=generator) - 1) * bound for n in (x.shape[1], 1))
+    weight.requires_grad_(True), bias.requires_grad_(True)
+    optimizer = torch.optim.AdamW([weight, bias], lr=LR, fused=True)
+    best, kept = -1.0, Probe(weight.detach().clone(), bias.detach().clone()[0])
+    target = y.float()
+    for _ in range(EPOCHS):
+        for rows in torch.randperm(len(x), generator=generator).split(BATCH):
+            loss = F.binary_cross_entropy_with_logits(x[rows] @ weight + bias, target[rows]) + L1 * weight.abs().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        now = Probe(weight.detach().clone(), bias.detach().clone()[0])
+        if (accuracy := now.accuracy(held_out_x, held_out_y)) > best:
+            best, kept = accuracy, now
+    return kept
+
+
+@torch.no_grad()
+def scr(sae: SAE, probes: Probes, train: Texts, test: Texts, ablated: Sequence[int] = ABLATED) -> pd.DataFrame:
+    """Spurious correlation removal, as SAEBench defines it.
+
+    The effect of feature i on attribute b is |mean f_i where b holds - mean f_i where not| |<w_b, d_i>|, f_i being
+    means over a text's tokens and w_b the weights of b's probe. The n features with the largest are set to 0; the SAE's
+    error stays as it was. Since a mean of decoded codes is the decoded mean, the mean activation of a text then is
+    x - sum_i f_i d_i, the sum being over the n. With the biased probe's accuracies on a, over balanced test texts,
+
+        SCR = (acc ablated - acc biased) / (acc of a's own probe - acc biased).
+
+    Args:
+        sae: for raw activations.
+        probes: from `train_probes`.
+        train: texts that the effects are measured on.
+        test: texts that the accuracies are measured on.
+        ablated: values of n.
+
+    Returns:
+        Rows of `removed` (`b`: a is measured, SAEBench's direction 1; `a`: b is measured, direction 2), `n`, `scr`, the
+        accuracies `clean`, `biased` and `ablated`, and `harder`, whether the biased probe is worse in this direction
+        than in the other, which is the one that SAEBench publishes. As there, `scr` is 0 where less than 0.001 is to be
+        gained.
+
+    Raises:
+        ValueError: activations of another width than the SAE's; fewer features than one value of n.
+    """
+    import pandas as pd
+
+    if train.x.shape[2] != sae.d_in:
+        raise ValueError(f"these activations have width {train.x.shape[2]}, and the SAE reads {sae.d_in}")
+    if max(ablated) > sae.d_sae:
+        raise ValueError(f"{max(ablated)} features are to be ablated, and the SAE has {sae.d_sae}")
+    x, even = test.mean, test.balanced
+    f_train, f_test = mean_codes(sae, train), mean_codes(sae, test)[even]
+    learn = train.balanced
+    leaning = {kept: probes.biased.accuracy(x[even], getattr(test, kept)[even]) for kept in "ab"}
+    rows = []
+    for removed, kept in (("b", "a"), ("a", "b")):
+        own: Probe = getattr(probes, kept)
+        other: Probe = getattr(probes, removed)
+        holds = getattr(train, removed)
+        difference = f_train[learn & holds].mean(0) - f_train[learn & ~holds].mean(0)
+        effect = difference.abs() * (sae.W_dec @ other.weight).abs()
+        order = effect.argsort(descending=True)[: int((effect > 0).sum())]
+        y = getattr(test, kept)[even]
+        clean, biased = own.accuracy(x[even], y), leaning[kept]
+        for n in ablated:
+            top = order[:n]
+            accuracy = probes.biased.accuracy(x[even] - f_test[:, top] @ sae.W_dec[top], y)
+            score = (accuracy - biased) / (clean - biased) if clean - biased >= 0.001 else 0.0
+            rows.append((removed, n, score, clean, biased, accuracy, leaning[kept] < leaning[removed]))
+    return pd.DataFrame(rows, columns=["removed", "n", "scr", "clean", "biased", "ablated", "harder"])
+
+
+def mean_codes(sae: SAE, texts: Texts) -> Float[Tensor, "texts d_sae"]:
+    """Each text's mean code."""
+    parts = zip(texts.x.split(_TEXTS), texts.keep.split(_TEXTS))
+    return torch.cat([_mean(sae.encode(x.float()), keep) for x, keep in parts])
+
+
+def _mean(x: Float[Tensor, "texts tokens d"], keep: Bool[Tensor, "texts tokens"]) -> Float[Tensor, "texts d"]:
+    weight = keep.float() / keep.sum(1, keepdim=True)
+    return torch.einsum("btd,bt->bd", x, weight)
