@@ -1,0 +1,97 @@
+"""The shape of score distributions, and what a dictionary does on new text, where both are known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from aligned.evals.behaviour import behaviour
+from aligned.evals.scores import histogram, modes
+from aligned.sae import SAE
+
+
+def normal(n: int, mean: float, spread: float, seed: int) -> torch.Tensor:
+    return mean + spread * torch.randn(n, generator=torch.Generator().manual_seed(seed))
+
+
+def test_two_peaks_are_told_from_one() -> None:
+    two = modes(torch.cat([normal(1500, 0.95, 0.05, 0), normal(500, 0.15, 0.05, 1)]))
+    assert two["dip_p"] < 0.001
+    assert two["bic_gain"] > 0.5
+    assert two["low_share"] == pytest.approx(0.25, abs=0.001)
+    assert two["below_half"] == pytest.approx(0.25, abs=0.001)
+    assert two["low_mean"] == pytest.approx(0.15, abs=0.01)
+    assert two["high_mean"] == pytest.approx(0.95, abs=0.01)
+    one = modes(normal(2000, 0.9, 0.05, 2))
+    assert one["dip_p"] > 0.1
+    assert one["bic_gain"] < 0.01
+
+
+def test_a_tail_is_not_a_second_peak() -> None:
+    skewed = 1 - torch.distributions.Exponential(torch.tensor(10.0)).sample((2000,))
+    found = modes(skewed)
+    assert found["dip_p"] > 0.1  # one peak
+    assert found["bic_gain"] > 0  # though two normal distributions describe it better
+
+
+def test_scores_that_are_all_one_have_no_modes() -> None:
+    found = modes(torch.ones(100) + 1e-6 * torch.arange(100))
+    assert found["dip_p"] == 1
+    assert found["low_share"] == found["bic_gain"] == 0
+    assert found["high_mean"] == pytest.approx(1, abs=1e-3)
+
+
+def test_scores_that_say_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="there are 3 scores"):
+        modes(torch.ones(3))
+    with pytest.raises(ValueError, match="1 of the 10 scores are not finite"):
+        modes(torch.tensor([1.0] * 9 + [torch.nan]))
+
+
+def test_the_histogram_counts_every_score() -> None:
+    shares = histogram(torch.tensor([-3.0, 0.1, 0.9, 0.95, 5.0]), 2, 0.0, 1.0)
+    assert shares.tolist() == pytest.approx([0.4, 0.6])
+
+
+def half_dictionary() -> SAE:
+    """Writes down the first four of eight axes, at 0.8 of their length; feature 4 fires always, feature 5 never."""
+    sae = SAE(8, 6, "relu", 0.0, "none")
+    with torch.no_grad():
+        sae.W_dec.zero_(), sae.free.zero_()
+        for i in range(4):
+            sae.free[i, i], sae.W_dec[i, i] = 1.0, 0.8
+        sae.b_enc[4], sae.b_enc[5] = 1.0, -1.0
+    return sae
+
+
+def test_behaviour_where_it_is_known() -> None:
+    x = torch.zeros(8000, 8)
+    generator = torch.Generator().manual_seed(0)
+    fires = torch.rand(8000, 8, generator=generator) < 0.05
+    x = torch.rand(8000, 8, generator=generator) * fires
+    found = behaviour(half_dictionary(), x)
+    assert found["dead"] == pytest.approx(1 / 6)
+    assert found["dense"] == pytest.approx(1 / 6)
+    assert sum(found["density"]) == pytest.approx(5 / 6)
+    assert found["shrinkage"] == pytest.approx(0.25, abs=1e-4)  # 1 / 0.8
+    assert found["dark_matter"] == pytest.approx(1, abs=1e-5)  # the error is a linear map of x
+    assert found["l0_p05"] == 1
+    assert 1 < found["l0_p95"] <= 3
+
+
+def test_an_error_that_is_noise_is_no_dark_matter() -> None:
+    x = torch.randn(20_000, 8, generator=torch.Generator().manual_seed(0))
+    sae = SAE(8, 4000, "topk", 1, "tied")
+    assert behaviour(sae, x)["dark_matter"] > 0.1  # one feature a token reads too little of x
+    exact = SAE(8, 16, "relu", 0.0, "none")
+    with torch.no_grad():
+        rows = torch.cat([torch.eye(8), -torch.eye(8)])
+        exact.W_dec.copy_(rows), exact.free.copy_(rows)
+    assert behaviour(exact, x)["error"] == pytest.approx(0, abs=1e-5)
+
+
+def test_too_few_activations_are_refused() -> None:
+    with pytest.raises(ValueError, match="needs 32 activations, and there are 31"):
+        behaviour(half_dictionary(), torch.zeros(31, 8))
+    with pytest.raises(ValueError, match="width 7, and the SAE reads 8"):
+        behaviour(half_dictionary(), torch.zeros(100, 7))
