@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt64
+from jaxtyping import Float, Int, UInt64
 from numba import njit, prange
 from torch import Tensor
 
@@ -74,15 +75,15 @@ def concepts(
 
 
 @torch.no_grad()
-def codes_by_feature(sae: SAE, x: Float[Tensor, "n d_in"]):  # type: ignore[no-untyped-def]
-    """The codes of all tokens, `[n, 128]`, for 128 features at a time: memory does not grow with the dictionary."""
+def codes_by_feature(
+    sae: SAE, x: Float[Tensor, "n d_in"], features: Int[Tensor, " k"] | None = None
+) -> Iterator[Float[np.ndarray, "n f"]]:
+    """The codes of all tokens for 128 features at a time (of all, or of those named), `[n, 128]`: memory does not grow
+    with the dictionary."""
     least = torch.cat([_least_code(sae, part) for part in x.split(_TOKENS)])
-    for first in range(0, sae.d_sae, _FEATURES):
-        here = slice(first, first + _FEATURES)
+    for here in (torch.arange(sae.d_sae) if features is None else features).split(_FEATURES):
         W_enc, b_enc = sae.W_enc[:, here].contiguous(), sae.b_enc[here]
-        parts = zip(x.split(_TOKENS), least.split(_TOKENS))
-        codes = [((part.float() - sae.b_dec) @ W_enc + b_enc).relu() for part, _ in parts]
-        f = torch.cat(codes)
+        f = torch.cat([((part.float() - sae.b_dec) @ W_enc + b_enc).relu() for part in x.split(_TOKENS)])
         yield (f * (f >= least)).numpy()
 
 

@@ -1,0 +1,141 @@
+"""A feature to look at: the contexts in which it is strongest, what it detects, its alignment score."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from aligned.alignment import alignment_score
+from aligned.evals.concepts import codes_by_feature
+from aligned.sae import SAE
+
+BEFORE, AFTER = 12, 6  # tokens shown around the strongest one
+
+
+@dataclass(frozen=True)
+class Context:
+    """Some tokens in a row, as text, with the feature's activation on each."""
+
+    tokens: tuple[str, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """One feature.
+
+    Attributes:
+        feature: its index.
+        score: alignment score.
+        density: share of the tokens on which it is active.
+        contexts: the strongest first; none for a feature that never fires.
+        concept, f1: of `aligned.evals.concepts`, where they are known.
+    """
+
+    feature: int
+    score: float
+    density: float
+    contexts: tuple[Context, ...]
+    concept: str | None = None
+    f1: float | None = None
+
+    @property
+    def title(self) -> str:
+        known = f"; {self.concept}, F1 {self.f1:.2f}" if self.concept and self.f1 is not None else ""
+        return f"feature {self.feature}: alignment score {self.score:.3f}, active on {self.density:.3%}{known}"
+
+    def text(self) -> str:
+        """Readable without colour: active tokens stand in [brackets], the strongest of a context in [[two]]."""
+        return "\n".join([self.title, *("  " + _plain(context) for context in self.contexts or ())])
+
+    def html(self) -> str:
+        """A piece of HTML that stands for itself: the darker a token's ground, the larger the activation."""
+        most = max((max(context.values) for context in self.contexts), default=1.0)
+        lines = "".join(
+            f"<pre style='margin:.3em 0;white-space:pre-wrap'>{_coloured(c, most)}</pre>" for c in self.contexts
+        )
+        return f"<div class='feature'><p><strong>{html.escape(self.title)}</strong></p>{lines}</div>"
+
+
+def pages(
+    sae: SAE,
+    features: Sequence[int],
+    tokens: Int[Tensor, "blocks context"],
+    x: Float[Tensor, "blocks context d_in"],
+    keep: Bool[Tensor, "blocks context"],
+    words: Sequence[str],
+    contexts: int = 8,
+) -> list[Page]:
+    """The pages of some features.
+
+    Args:
+        sae: for raw activations.
+        features: which.
+        tokens: blocks of text.
+        x: their raw activations.
+        keep: False at special tokens.
+        words: the text of every token id (`tokenizer.batch_decode` of all ids).
+        contexts: how many of the strongest, no two of which overlap.
+
+    Raises:
+        ValueError: a feature that the SAE does not have, or activations of another width than the SAE's.
+    """
+    if x.shape[2] != sae.d_in:
+        raise ValueError(f"these activations have width {x.shape[2]}, and the SAE reads {sae.d_in}")
+    if wrong := [i for i in features if not 0 <= i < sae.d_sae]:
+        raise ValueError(f"there is no feature {', '.join(map(str, wrong))}; the SAE has 0 to {sae.d_sae - 1}")
+    scores = alignment_score(sae)
+    found = []
+    parts = codes_by_feature(sae, x[keep], torch.tensor(features))
+    for part, here in zip(parts, torch.tensor(features).split(128)):
+        for column, feature in enumerate(here.tolist()):
+            values = np.zeros(tokens.shape, dtype=np.float32)
+            values[keep.numpy()] = part[:, column]
+            shown = tuple(_context(words, tokens[b], values[b], at) for b, at in _peaks(values, contexts))
+            density = float((part[:, column] > 0).mean())
+            found.append(Page(feature, scores[feature].item(), density, shown))
+    return found
+
+
+def _peaks(values: Float[np.ndarray, "blocks context"], count: int) -> list[tuple[int, int]]:
+    """Where the largest values stand, no two of them within one context."""
+    peaks: list[tuple[int, int]] = []
+    candidates = np.argsort(values, axis=None)[::-1]
+    for flat in candidates[: (values > 0).sum()]:
+        block, at = divmod(int(flat), values.shape[1])
+        if all(block != b or abs(at - p) > BEFORE + AFTER for b, p in peaks):
+            peaks.append((block, at))
+            if len(peaks) == count:
+                break
+    return peaks
+
+
+def _context(
+    words: Sequence[str], block: Int[Tensor, " context"], values: Float[np.ndarray, " context"], at: int
+) -> Context:
+    here = slice(max(0, at - BEFORE), at + AFTER + 1)
+    return Context(tuple(words[t] for t in block[here].tolist()), tuple(map(float, values[here])))
+
+
+def _plain(context: Context) -> str:
+    most = max(context.values)
+    marks = [("[[", "]]") if v == most else ("[", "]") if v > 0 else ("", "") for v in context.values]
+    return "".join(a + word + b for word, (a, b) in zip(context.tokens, marks)).replace("\n", "\\n")
+
+
+def _coloured(context: Context, most: float) -> str:
+    return "".join(_span(word, value, value / most) for word, value in zip(context.tokens, context.values))
+
+
+def _span(word: str, value: float, depth: float) -> str:
+    if value <= 0:
+        return html.escape(word)
+    # an orange on which the page's own text can be read, be it dark or light
+    style = f"background:rgba(230,140,30,{0.75 * depth:.2f})"
+    return f"<span title='{value:.3g}' style='{style}'>{html.escape(word)}</span>"

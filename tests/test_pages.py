@@ -1,0 +1,65 @@
+"""Feature pages: the strongest contexts, in order, as text and as HTML."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from aligned.evals.pages import AFTER, BEFORE, pages
+from aligned.sae import SAE
+
+
+@pytest.fixture
+def planted() -> tuple[SAE, torch.Tensor, torch.Tensor, torch.Tensor, list[str]]:
+    """Feature 0 fires on token 7 alone, the more the later the block; feature 1 never."""
+    sae = SAE(4, 3, "relu", 0.0, "none")
+    with torch.no_grad():
+        sae.free.zero_(), sae.W_dec.zero_()
+        sae.free[0, 0], sae.W_dec[0, 0], sae.free[2, 1] = 1.0, 0.5, 1.0
+    tokens = torch.randint(1, 7, (5, 64), generator=torch.Generator().manual_seed(0))
+    tokens[:, 0] = 0
+    tokens[:, [20, 24, 60]] = 7
+    x = torch.zeros(5, 64, 4)
+    x[..., 0] = (tokens == 7) * torch.arange(1, 6)[:, None]
+    x[:, 0] = 100  # BOS
+    return sae, tokens, x, tokens != 0, ["<bos>", "a", " b", "\n", "<i>", " d", " e", " HIT"]
+
+
+def test_contexts_are_the_strongest_and_do_not_overlap(planted) -> None:  # type: ignore[no-untyped-def]
+    sae, tokens, x, keep, words = planted
+    (page,) = pages(sae, [0], tokens, x, keep, words, contexts=4)
+    assert [max(c.values) for c in page.contexts] == [5, 5, 4, 4]
+    assert all(" HIT" in c.tokens and len(c.tokens) <= BEFORE + AFTER + 1 for c in page.contexts)
+    assert page.score == pytest.approx(0.5)
+    assert page.density == pytest.approx(15 / (5 * 63))
+
+
+def test_text_and_html_show_what_fires(planted) -> None:  # type: ignore[no-untyped-def]
+    sae, tokens, x, keep, words = planted
+    (page,) = pages(sae, [0], tokens, x, keep, words, contexts=1)
+    page = replace(page, concept="loop body", f1=0.5)
+    assert page.text().startswith("feature 0: alignment score 0.500, active on 4.762%; loop body, F1 0.50\n")
+    assert "[[ HIT]]" in page.text()
+    assert len(page.text().splitlines()) == 2
+    shown = page.html()
+    assert "<span title='5' style='background:rgba(230,140,30,0.75)'> HIT</span>" in shown
+    assert "<i>" not in shown
+    assert "&lt;i&gt;" in shown
+
+
+def test_a_feature_that_never_fires_has_no_context(planted) -> None:  # type: ignore[no-untyped-def]
+    sae, tokens, x, keep, words = planted
+    (page,) = pages(sae, [1], tokens, x, keep, words)
+    assert page.contexts == ()
+    assert page.density == 0
+    assert "feature 1" in page.html()
+
+
+def test_what_is_not_there_is_refused(planted) -> None:  # type: ignore[no-untyped-def]
+    sae, tokens, x, keep, words = planted
+    with pytest.raises(ValueError, match="no feature 3; the SAE has 0 to 2"):
+        pages(sae, [3], tokens, x, keep, words)
+    with pytest.raises(ValueError, match="width 3, and the SAE reads 4"):
+        pages(sae, [0], tokens, x[..., :3], keep, words)
