@@ -99,10 +99,11 @@ def test_beyond_exactness_the_bound_holds(n: int, m: int, candidates: int) -> No
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
+    one, two, three = (SAE(16, 20, sparsity=2, seed=seed) for seed in range(3))
     with pytest.raises(ValueError, match="widths 16 and 32"):
-        stability(SAE(16, 20), SAE(32, 20))
+        stability(one, SAE(32, 20, sparsity=2))
     with pytest.raises(ValueError, match="at least 2 SAEs, and there is 1"):
-        over_seeds([SAE(16, 20)])
+        over_seeds([one])
     with pytest.raises(ValueError, match="no alive feature"):
-        stability(SAE(16, 20), SAE(16, 20), (torch.zeros(20, dtype=torch.bool), torch.ones(20, dtype=torch.bool)))
-    assert len(over_seeds([SAE(16, 20, sparsity=2, seed=s) for s in range(3)])) == 3
+        stability(one, two, (torch.zeros(20, dtype=torch.bool), torch.ones(20, dtype=torch.bool)))
+    assert len(over_seeds([one, two, three])) == 3
