@@ -22,6 +22,7 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --no-deps $(TORCH) $(TORCH_INDEX)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[text,book,interop,ray,dask,test]'
 	$(BIN)/pip install --quiet --no-deps dictionary-learning==0.1.0  # the peer; with its needs it would replace torch
+	$(BIN)/pip install --quiet --no-deps sae-bench==0.6.0  # to compare SCR with; likewise
 	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet triton==3.9.0)  # its interpreter; with a GPU torch has brought it
 	@touch $@
 

@@ -188,6 +188,10 @@ _NAMES = (
     "deep in brackets", "deeply indented", "last line of a block",
 )  # fmt: skip
 CONCEPTS = (*_NAMES, *_KEYWORDS, *_OPERATORS)
+LEXICAL = (
+    *_KEYWORDS, *_OPERATORS, "comment", "blank line", "indentation", "end of line", "integer", "float", "string",
+    "f-string", "self", "dunder name", "private name", "upper-case name", "deep in brackets", "deeply indented",
+)  # fmt: skip
 _BY_KEYWORD = {word: concept for concept, words in _KEYWORDS.items() for word in words}
 _BY_OPERATOR = {sign: concept for concept, signs in _OPERATORS.items() for sign in signs}
 _DEEP_BRACKETS, _DEEP_INDENT = 3, 12  # brackets open at once; characters
@@ -200,8 +204,15 @@ def python_words(doc: Document) -> Words:
         SyntaxError, ValueError, RecursionError: it does not parse.
     """
     found = _Python(doc.text)
+    found.read()
     found.visit(ast.parse(doc.text))
-    found.read_tokens()
+    return found.words
+
+
+def lexical_words(doc: Document) -> Words:
+    """Those of `LEXICAL` alone, of any text: what a model writes need not parse."""
+    found = _Lexical(doc.text)
+    found.read()
     return found.words
 
 
@@ -215,17 +226,91 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Positioned = ast.expr | ast.stmt | ast.arg | ast.keyword | ast.alias | ast.excepthandler
 
 
-class _Python(ast.NodeVisitor, _Words):
+class _Lexical(_Words):
+    """What `tokenize` knows: comments, literals, keywords, signs, names, indentation, ends of lines."""
+
     def __init__(self, source: str) -> None:
-        _Words.__init__(self, source, CONCEPTS)
+        super().__init__(source, CONCEPTS)
         self.source = source
         self.lines = source.split("\n")  # ast counts lines as Python's tokenizer does, by these ends alone
         self.starts = np.cumsum([0, *(len(line) + 1 for line in self.lines)])
-        self.depth = 0  # of functions
 
     def at(self, line: int, column: int) -> int:
         """Character of a line (from 1) and a column in characters."""
         return int(self.starts[line - 1]) + column
+
+    def read(self) -> None:
+        """Mark all of it, as far as the source can be read."""
+        open_brackets: list[int] = []
+        open_f_strings: list[int] = []
+        try:
+            for token in tokenize.generate_tokens(io.StringIO(self.source).readline):
+                start, end = self.at(*token.start), self.at(*token.end)
+                kind = tokenize.tok_name[token.type]
+                if kind == "FSTRING_START":  # since Python 3.12 an f-string is many tokens
+                    open_f_strings.append(start)
+                elif kind == "FSTRING_END":
+                    self._string(open_f_strings.pop(), end, is_f=True)
+                elif not open_f_strings:
+                    self._token(token, start, end, open_brackets)
+        except (tokenize.TokenError, SyntaxError):
+            pass  # text that a model wrote may end anywhere
+        inside = self.words & self.bits["string"]
+        for number, line in enumerate(self.lines):
+            code = len(line.lstrip(" \t"))
+            start, end = int(self.starts[number]), int(self.starts[number]) + len(line)
+            if code and not inside[start]:
+                self.mark("indentation", start, end - code)
+                if len(line) - code >= _DEEP_INDENT:
+                    self.mark("deeply indented", start, end)
+
+    def _token(self, token: tokenize.TokenInfo, start: int, end: int, open_brackets: list[int]) -> None:
+        if token.type == tokenize.STRING:
+            self._string(start, end, is_f="f" in re.split("['\"]", token.string)[0].lower())
+        elif token.type == tokenize.NUMBER:
+            self.mark("integer" if _is_whole(token.string) else "float", start, end)
+        elif token.type == tokenize.COMMENT:
+            self.mark("comment", start, end)
+        elif token.type in (tokenize.NEWLINE, tokenize.NL):
+            self.mark("end of line" if token.line.strip() else "blank line", start, start + 1)
+        elif token.type == tokenize.NAME:
+            self._name(token.string, start, end)
+        elif token.type == tokenize.OP:
+            if token.string in _BY_OPERATOR:
+                self.mark(_BY_OPERATOR[token.string], start, end)
+            if token.string in "([{":
+                open_brackets.append(start)
+            elif token.string in ")]}" and open_brackets:
+                if len(open_brackets) == _DEEP_BRACKETS:
+                    self.mark("deep in brackets", open_brackets[-1], end)
+                open_brackets.pop()
+
+    def _string(self, start: int, end: int, is_f: bool) -> None:
+        self.mark("string", start, end)
+        if is_f:
+            self.mark("f-string", start, end)
+
+    def _name(self, name: str, start: int, end: int) -> None:
+        if name in _BY_KEYWORD:
+            self.mark(_BY_KEYWORD[name], start, end)
+        elif keyword.iskeyword(name):
+            return
+        elif name == "self":
+            self.mark("self", start, end)
+        elif name.startswith("__") and name.endswith("__"):
+            self.mark("dunder name", start, end)
+        elif name.startswith("_"):
+            self.mark("private name", start, end)
+        elif len(name) > 1 and name.isupper():
+            self.mark("upper-case name", start, end)
+
+
+class _Python(ast.NodeVisitor, _Lexical):
+    """What `ast` knows beside: what names and expressions are for, and in which bodies they stand."""
+
+    def __init__(self, source: str) -> None:
+        _Lexical.__init__(self, source)
+        self.depth = 0  # of functions
 
     def span(self, node: _Positioned) -> tuple[int, int]:
         """A node's characters. ast counts columns in bytes of UTF-8."""
@@ -310,17 +395,8 @@ class _Python(ast.NodeVisitor, _Words):
         if ast.get_docstring(node, clean=False) is not None:
             self.mark_node("docstring", node.body[0])
 
-    def visit_Constant(self, node: ast.Constant) -> None:
-        if isinstance(node.value, str | bytes):
-            self.mark_node("string", node)
-        elif isinstance(node.value, float | complex):
-            self.mark_node("float", node)
-        elif isinstance(node.value, int) and not isinstance(node.value, bool):
-            self.mark_node("integer", node)
-
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
-        self.mark_node("string", node)  # what is inside has no place of its own before Python 3.12
-        self.mark_node("f-string", node)
+        """What is inside an f-string has no place of its own before Python 3.12, so it is not looked at."""
 
     def visit_Import(self, node: ast.Import) -> None:
         self.mark_node("import statement", node)
@@ -338,7 +414,8 @@ class _Python(ast.NodeVisitor, _Words):
         self.generic_visit(node)
 
     def visit_Name(self, node: ast.Name) -> None:
-        self.mark_node("self" if node.id == "self" else _BY_CONTEXT.get(type(node.ctx), "read name"), node)
+        if node.id != "self":
+            self.mark_node(_BY_CONTEXT.get(type(node.ctx), "read name"), node)
 
     def visit_Call(self, node: ast.Call) -> None:
         start, end = self.span(node.func)
@@ -390,52 +467,13 @@ class _Python(ast.NodeVisitor, _Words):
 
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = comprehension
 
-    def read_tokens(self) -> None:
-        """What `tokenize` knows: comments, keywords, signs, names, indentation, ends of lines."""
-        inside = self.words & self.bits["string"]
-        brackets = 0
-        for token in tokenize.generate_tokens(io.StringIO(self.source).readline):
-            start, end = self.at(*token.start), self.at(*token.end)
-            if start >= len(self.words) or inside[start]:
-                continue  # parts of f-strings are tokens since Python 3.12
-            if token.type == tokenize.COMMENT:
-                self.mark("comment", start, end)
-            elif token.type == tokenize.NL and not token.line.strip():
-                self.mark("blank line", start, start + 1)
-            elif token.type in (tokenize.NEWLINE, tokenize.NL):
-                self.mark("end of line", start, start + 1)
-            elif token.type == tokenize.NAME:
-                self._name(token.string, start, end)
-            elif token.type == tokenize.OP:
-                if token.string in _BY_OPERATOR:
-                    self.mark(_BY_OPERATOR[token.string], start, end)
-                if token.string in "([{":
-                    brackets += 1
-                    if brackets == _DEEP_BRACKETS:
-                        deep = start
-                elif token.string in ")]}":
-                    if brackets == _DEEP_BRACKETS:
-                        self.mark("deep in brackets", deep, end)
-                    brackets -= 1
-        for number, line in enumerate(self.lines):
-            code = len(line.lstrip(" \t"))
-            start, end = int(self.starts[number]), int(self.starts[number]) + len(line)
-            if code and not inside[start]:
-                self.mark("indentation", start, end - code)
-                if len(line) - code >= _DEEP_INDENT:
-                    self.mark("deeply indented", start, end)
-
-    def _name(self, name: str, start: int, end: int) -> None:
-        if name in _BY_KEYWORD:
-            self.mark(_BY_KEYWORD[name], start, end)
-        elif keyword.iskeyword(name):
-            return
-        elif name.startswith("__") and name.endswith("__"):
-            self.mark("dunder name", start, end)
-        elif name.startswith("_"):
-            self.mark("private name", start, end)
-        elif len(name) > 1 and name.isupper():
-            self.mark("upper-case name", start, end)
-
 
 _BY_CONTEXT: dict[type, str] = {ast.Store: "assigned name", ast.Del: "assigned name"}
+
+
+def _is_whole(number: str) -> bool:
+    try:
+        int(number, 0)
+    except ValueError:
+        return False
+    return True

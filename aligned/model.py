@@ -114,6 +114,30 @@ class LanguageModel:
         loss = F.cross_entropy(logits.float().flatten(0, 1), target.flatten(), reduction="none", ignore_index=-100)
         return loss.view(tokens.shape)[:, :-1]
 
+    @torch.no_grad()
+    def write(
+        self,
+        tokens: Int[Tensor, "batch context"],
+        length: int,
+        seed: int = 0,
+        layer: int = 0,
+        splice: Splice | None = None,
+    ) -> Int[Tensor, "batch length"]:
+        """What the model writes after the tokens, drawn at temperature 1; with `splice(residual)` in the place of the
+        residual stream after `layer` where a splice is given. The same seed draws the same random numbers."""
+        hooks = [] if splice is None else [(self.hook(layer), lambda value, hook: splice(value).to(value.dtype))]
+        with torch.random.fork_rng(), self.bridge.hooks(fwd_hooks=hooks):
+            torch.manual_seed(seed)
+            whole = self.bridge.generate(
+                tokens.to(self.device),
+                length,
+                stop_at_eos=False,
+                prepend_bos=False,
+                return_type="tokens",
+                verbose=False,
+            )
+        return whole[:, tokens.shape[1] :].cpu()
+
     def clean_and_zero_loss(
         self, tokens: Int[Tensor, "n context"], layer: int, batch: int = 8
     ) -> tuple[Float[Tensor, "n context-1"], Float[Tensor, "n context-1"]]:

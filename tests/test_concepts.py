@@ -9,7 +9,7 @@ import torch
 
 from aligned import labels, text
 from aligned.evals.concepts import codes_by_feature, concepts
-from aligned.labels import CONCEPTS, PYTHON, from_table, labelled_blocks
+from aligned.labels import CONCEPTS, LEXICAL, PYTHON, from_table, labelled_blocks
 from aligned.model import LanguageModel
 from aligned.sae import SAE
 from aligned.text import Document
@@ -56,7 +56,7 @@ def spans(source: str, concept: str) -> list[str]:
         ("parameter, defined", ["self", "q", "k"]),
         ("import statement", ["import os.path as p"]),
         ("attribute", ["q"]),
-        ("self", ["self"]),
+        ("self", ["self", "self"]),
         ("assigned name", ["X", "i", "y", "j", "zé"]),
         ("called name", ["deco", "range", "g", "ValueError", "_private"]),
         ("keyword argument", ["key"]),
@@ -77,6 +77,17 @@ def spans(source: str, concept: str) -> list[str]:
 )
 def test_python_text_is_labelled(concept: str, expected: list[str]) -> None:
     assert spans(SOURCE, concept) == expected
+
+
+def test_text_that_does_not_parse_has_its_lexical_labels() -> None:
+    bits = np.uint64(sum(1 << CONCEPTS.index(name) for name in LEXICAL))
+    for doc in [Document("a.py", SOURCE), *text.installed_python("held_out")[:30]]:
+        assert np.array_equal(labels.python_words(doc) & bits, labels.lexical_words(doc))
+    cut = SOURCE[: SOURCE.index("raise ValueError") + 20]  # ends within brackets
+    assert np.array_equal(
+        labels.lexical_words(Document("a", cut))[:300], labels.lexical_words(Document("a", SOURCE))[:300]
+    )
+    assert labels.lexical_words(Document("a", "x = 'never closed\n  y = 3 # so")).any()
 
 
 def test_there_are_sixty_concepts_and_more() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from aligned.evals.scr import Texts, fit, mean_codes, scr, train_probes
+from aligned.evals.scr import Probe, Probes, Texts, fit, mean_codes, scr, train_probes
 from aligned.sae import SAE
 
 
@@ -15,13 +15,13 @@ def texts(count: int, seed: int, strength: float = 1.5) -> Texts:
     """Activations of width 16: the first axis says a, the second b (louder), the rest is noise. One special token."""
     generator = torch.Generator().manual_seed(seed)
     a, b = torch.rand(2, count, generator=generator) < 0.5
-    x = torch.randn(count, 8, 16, generator=generator)
+    x = 3 * torch.randn(count, 8, 16, generator=generator)
     x[:, :, 0] += (2.0 * a - 1)[:, None]
     x[:, :, 1] += strength * (2.0 * b - 1)[:, None]
     keep = torch.ones(count, 8, dtype=torch.bool)
     keep[:, 0] = False
     x[:, 0] = 1000
-    return Texts(x, keep, a, b)
+    return Texts(4 * x, keep, a, b)  # so large that 20 epochs are enough for the probes to settle
 
 
 def axes() -> SAE:
@@ -35,16 +35,16 @@ def axes() -> SAE:
 
 @pytest.fixture(scope="module")
 def data() -> tuple[Texts, Texts, Texts]:
-    return texts(1200, 0), texts(400, 1), texts(800, 2)
+    return texts(800, 0), texts(800, 1), texts(3000, 2)
 
 
 def test_ablating_the_planted_spurious_feature_repairs_the_probe(data: tuple[Texts, Texts, Texts]) -> None:
     train, validation, test = data
     probes = train_probes(train, validation)
     table = scr(axes(), probes, train, test, (1, 2, 10)).set_index(["removed", "n"])
-    assert table.clean["b", 2] > 0.9
-    assert table.biased["b", 2] < 0.7  # it listens to b
-    assert table.scr["b", 2] == pytest.approx(1, abs=0.1)
+    assert table.clean["b", 2] > 0.75
+    assert table.biased["b", 2] < table.clean["b", 2] - 0.08  # it listens to b
+    assert table.scr["b", 2] == pytest.approx(1, abs=0.15)
     assert table.harder["b", 2]
     assert not table.harder["a", 2]
 
@@ -98,3 +98,51 @@ def test_what_does_not_fit_is_refused(data: tuple[Texts, Texts, Texts]) -> None:
         scr(SAE(8, 40), probes, train, test)
     with pytest.raises(ValueError, match="500 features are to be ablated, and the SAE has 32"):
         scr(axes(), probes, train, test)
+
+
+def in_saebench_form(texts: Texts) -> dict[str, torch.Tensor]:
+    """Its six sets of activations, by its own names: gender is b, profession is a. It knows special tokens by zeros."""
+    x = texts.x * texts.keep[..., None]
+    even, together = texts.balanced, texts.coinciding
+    return {
+        "male / female": x[even & texts.b],
+        "female_data_only": x[even & ~texts.b],
+        "professor / nurse": x[even & texts.a],
+        "nurse_data_only": x[even & ~texts.a],
+        "male_professor / female_nurse": x[together & texts.a],
+        "female_nurse_data_only": x[together & ~texts.a],
+    }
+
+
+def test_with_the_same_probes_scores_are_those_of_saebench(data: tuple[Texts, Texts, Texts]) -> None:
+    from sae_bench.evals.scr_and_tpp import main as saebench
+    from sae_bench.evals.sparse_probing.probe_training import train_probe_on_activations
+    from sae_bench.sae_bench_utils.activation_collection import create_meaned_model_activations
+
+    train, validation, test = data
+    sae = SAE(16, 60, "topk", 5, "none", seed=3).requires_grad_(False)
+    theirs_train, theirs_test = in_saebench_form(train), in_saebench_form(test)
+    means = [
+        create_meaned_model_activations(form) for form in (theirs_train, in_saebench_form(validation), theirs_test)
+    ]
+    torch.manual_seed(0)
+    trained, _ = train_probe_on_activations(
+        means[0], means[1], use_sklearn=False, epochs=2, perform_scr=True, l1_penalty=1e-3
+    )
+    torch.set_grad_enabled(True)
+    classes = ["male / female", "professor / nurse", "male_professor / female_nurse"]
+    effects = saebench.get_all_node_effects_for_one_sae(sae, trained, classes, True, theirs_train, 125)
+    ns = [2, 5, 20]
+    ablated = saebench.perform_feature_ablations(trained, sae, 125, theirs_test, effects, ns, classes, 500, True)
+    clean = saebench.get_probe_test_accuracy(trained, classes, means[2], 500, True)
+    theirs = saebench.get_scr_plotting_dict(ablated, clean)
+
+    same = Probes(
+        *(Probe(p.net.weight[0].detach(), p.net.bias[0].detach()) for p in (trained[classes[i]] for i in (1, 0, 2)))
+    )
+    ours = scr(sae, same, train, test, ns)
+    for row in ours.itertuples():
+        direction = 1 if row.removed == "b" else 2
+        assert row.scr == pytest.approx(theirs[f"scr_dir{direction}_threshold_{row.n}"], abs=1e-3)
+        if row.harder:
+            assert row.scr == pytest.approx(theirs[f"scr_metric_threshold_{row.n}"], abs=1e-3)

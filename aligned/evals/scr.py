@@ -54,16 +54,21 @@ class Texts:
 
     @property
     def coinciding(self) -> Bool[Tensor, " texts"]:
-        """Texts in which a and b both hold or both do not: twice as many of each, so that both sets are of one size."""
+        """Texts in which a and b both hold, and as many in which neither does: where there are enough of them twice as
+        many of each as in `balanced`, so that both sets are of one size."""
         return self._first(2, ((True, True), (False, False)))
 
     def _first(self, times: int, quadrants: Sequence[tuple[bool, bool]]) -> Bool[Tensor, " texts"]:
-        sizes = [int(((self.a == a) & (self.b == b)).sum()) for a in (True, False) for b in (True, False)]
-        if not all(sizes):
+        places = {
+            (a, b): ((self.a == a) & (self.b == b)).nonzero().squeeze(1) for a in (True, False) for b in (True, False)
+        }
+        rarest = min(map(len, places.values()))
+        if rarest == 0:
             raise ValueError("SCR needs texts of all four combinations of the attributes, and one has none")
+        count = min(times * rarest, *(len(places[q]) for q in quadrants))
         chosen = torch.zeros_like(self.a)
-        for a, b in quadrants:
-            chosen[((self.a == a) & (self.b == b)).nonzero().squeeze(1)[: times * min(sizes)]] = True
+        for q in quadrants:
+            chosen[places[q][:count]] = True
         return chosen
 
 

@@ -1,0 +1,138 @@
+"""Does a feature do what it detects? It is pushed while the model writes, and its concept counted in what it wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from aligned.labels import CONCEPTS, LEXICAL, lexical_words
+from aligned.model import LanguageModel
+from aligned.sae import SAE
+from aligned.text import Document
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SIGNIFICANT = 0.05
+FLIPS = 10_000
+_TEXTS = 64  # written at once
+
+
+def steering(
+    sae: SAE,
+    model: LanguageModel,
+    features: Sequence[int],
+    concepts: Sequence[str],
+    prompts: Int[Tensor, "n context"],
+    strength: float = 0.5,
+    length: int = 64,
+    layer: int | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Steer with features, one after the other, and count their concepts.
+
+    While the model goes on from each prompt, strength x (the residual stream's root mean square norm) x d_i / |d_i| is
+    added to the residual stream at all positions. What it writes is labelled (`aligned.labels.lexical_words`), and the
+    share of its characters that the feature's concept holds of is compared with what the model writes from the same
+    prompts, with the same random numbers, unsteered. p is that of a one-sided permutation test over prompts, in which
+    the two texts of a prompt change places.
+
+    Args:
+        sae: for raw activations.
+        model: the language model.
+        features: which to steer with.
+        concepts: what each detects (of `aligned.evals.concepts`); of `aligned.labels.LEXICAL`, since what is written
+            need not parse.
+        prompts: token blocks, BOS first, all of one length.
+        strength: how far to push, in norms of the residual stream.
+        length: tokens to write.
+        layer: whose residual stream is steered; the one that the SAE was trained on by default.
+        seed: of what is written.
+
+    Returns:
+        A row a feature: `feature`, `concept`, `unsteered` and `steered` (shares of characters), `p`, `success`
+        (p < 0.05), and `ce_unsteered`, `ce_steered`: the cross-entropy on the prompts, in nats per token, without the
+        push and with it: what it costs. (Not that of what is written, which falls when a model repeats itself.)
+
+    Raises:
+        ValueError: a concept that cannot be counted, other numbers of features and concepts, no layer known, an SAE of
+            another width than the model's, or blocks that would grow longer than the model takes.
+    """
+    import pandas as pd
+
+    layer = sae.layer if layer is None else layer
+    if layer is None:
+        raise ValueError("this SAE does not say which layer it was trained on: give layer=...")
+    if sae.d_in != model.d_in:
+        raise ValueError(f"this SAE reads activations of width {sae.d_in}, and {model.name} has width {model.d_in}")
+    if len(features) != len(concepts):
+        raise ValueError(f"there are {len(features)} features and {len(concepts)} concepts")
+    if unknown := set(concepts) - set(LEXICAL):
+        raise ValueError(
+            f"{', '.join(sorted(unknown))} cannot be counted in text that may not parse; there are {', '.join(LEXICAL)}"
+        )
+    model.check_context(prompts.shape[1] + length)
+    norm = model.residual(prompts[:_TEXTS], layer).square().sum(-1).mean().sqrt()
+    plain = _write(model, prompts, length, seed)
+    plain_words, plain_ce = _words(model, prompts, plain), _cross_entropy(model, prompts, layer)
+    rows = []
+    for feature, concept in zip(features, concepts):
+        d = sae.W_dec[feature].to(model.device)
+        push = strength * norm * d / d.norm()
+        pushed = _write(model, prompts, length, seed, layer, push)
+        before, after = (_shares(words, concept) for words in (plain_words, _words(model, prompts, pushed)))
+        p = rises(after - before, seed)
+        ce = _cross_entropy(model, prompts, layer, push)
+        rows.append((feature, concept, before.mean(), after.mean(), p, p < SIGNIFICANT, plain_ce, ce))
+    names = ["feature", "concept", "unsteered", "steered", "p", "success", "ce_unsteered", "ce_steered"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def rises(differences: Float[np.ndarray, " n"], seed: int = 0) -> float:
+    """p of a one-sided permutation test that paired differences are above 0: the share of 10,000 random changes of
+    their signs, and of the signs as they are, whose mean is at least as great."""
+    signs = np.random.default_rng(seed).choice((-1.0, 1.0), (FLIPS, len(differences)))
+    by_chance = (signs * differences).mean(1)
+    return float((1 + (by_chance >= differences.mean() - 1e-12).sum()) / (1 + FLIPS))
+
+
+def _write(
+    model: LanguageModel,
+    prompts: Int[Tensor, "n context"],
+    length: int,
+    seed: int,
+    layer: int = 0,
+    push: Float[Tensor, " d_in"] | None = None,
+) -> Int[Tensor, "n length"]:
+    splice = None if push is None else lambda residual: residual + push
+    parts = prompts.split(_TEXTS)
+    return torch.cat([model.write(part, length, seed + i, layer, splice) for i, part in enumerate(parts)])
+
+
+def _words(
+    model: LanguageModel, prompts: Int[Tensor, "n context"], written: Int[Tensor, "n length"]
+) -> list[np.ndarray]:
+    """The labels of the characters of what was written, in the light of the prompt that it follows."""
+    found = []
+    for prompt, more in zip(prompts[:, 1:], written):
+        before = model.tokenizer.decode(prompt)
+        whole = before + model.tokenizer.decode(more)
+        found.append(lexical_words(Document("written", whole))[len(before) : len(whole)])
+    return found
+
+
+def _shares(words: list[np.ndarray], concept: str) -> Float[np.ndarray, " n"]:
+    bit = np.uint64(CONCEPTS.index(concept))
+    return np.array([((w >> bit) & np.uint64(1)).mean() if len(w) else 0.0 for w in words])
+
+
+def _cross_entropy(
+    model: LanguageModel, prompts: Int[Tensor, "n context"], layer: int, push: Float[Tensor, " d_in"] | None = None
+) -> float:
+    splice = None if push is None else lambda residual: residual + push
+    return torch.cat([model.token_loss(part, layer, splice).cpu() for part in prompts.split(8)]).mean().item()

@@ -1,0 +1,71 @@
+"""Steering: a direction that makes the model write something is found to do so, a random one is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from aligned.evals.steering import rises, steering
+from aligned.labels import LEXICAL
+from aligned.model import LanguageModel
+from aligned.sae import SAE
+
+
+@pytest.fixture(scope="module")
+def sae(model: LanguageModel) -> SAE:
+    """Feature 0 is the embedding of `#` as the last layer reads it; feature 1 is a random direction."""
+    sae = SAE(model.d_in, 4, "relu", 0.0, "none")
+    sae.layer = model.n_layers - 1
+    (comment,) = model.tokenizer("#", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        sae.W_dec[0] = model.bridge.original_model.get_output_embeddings().weight[comment]
+    return sae
+
+
+def test_a_direction_that_writes_comments_does_and_a_random_one_does_not(
+    model: LanguageModel, blocks: torch.Tensor, sae: SAE
+) -> None:
+    prompts = blocks[:, :33]
+    table = steering(sae, model, [0, 1], ["comment", "comment"], prompts, strength=1.0, length=16)
+    assert table.success[0]
+    assert table.steered[0] > table.unsteered[0] + 0.05
+    assert not table.success[1]
+    assert table.ce_steered[0] > table.ce_unsteered[0]  # on text as it is
+
+
+def test_what_is_written_depends_on_the_seed_alone(model: LanguageModel, blocks: torch.Tensor) -> None:
+    prompts = blocks[:4, :20]
+    first, again, other = (model.write(prompts, 8, seed) for seed in (0, 0, 1))
+    assert first.shape == (4, 8)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(first, model.write(prompts, 8, 0, 3, lambda residual: residual))
+
+
+def test_p_is_that_of_scipy() -> None:
+    from scipy.stats import permutation_test
+
+    differences = np.random.default_rng(0).normal(0.3, 1, 40)
+    theirs = permutation_test(
+        (differences,), np.mean, permutation_type="samples", alternative="greater", n_resamples=20_000, rng=1
+    ).pvalue
+    assert rises(differences) == pytest.approx(theirs, abs=0.01)
+    assert rises(np.zeros(10)) == 1
+    assert rises(np.ones(20)) < 0.001
+
+
+def test_by_chance_a_twentieth_succeeds() -> None:
+    rng = np.random.default_rng(1)
+    assert np.mean([rises(rng.normal(0, 1, 30)) < 0.05 for _ in range(200)]) == pytest.approx(0.05, abs=0.04)
+
+
+def test_what_cannot_be_measured_is_refused(model: LanguageModel, blocks: torch.Tensor, sae: SAE) -> None:
+    with pytest.raises(ValueError, match=f"loop body cannot be counted .* there are {LEXICAL[0]}"):
+        steering(sae, model, [0], ["loop body"], blocks[:, :16])
+    with pytest.raises(ValueError, match="1 features and 2 concepts"):
+        steering(sae, model, [0], ["comment", "comment"], blocks[:, :16])
+    with pytest.raises(ValueError, match="at most 256 tokens"):
+        steering(sae, model, [0], ["comment"], blocks, length=200)
+    with pytest.raises(ValueError, match="width 8, and embedded has width 128"):
+        steering(SAE(8, 40), model, [0], ["comment"], blocks, layer=3)
