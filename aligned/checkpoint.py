@@ -28,6 +28,8 @@ def in_one_move(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield beside
+        if beside.is_file():
+            beside.chmod(0o666 & ~_umask())  # safetensors' own would keep others from reading a shared store
         os.replace(beside, path)
     except (OSError, SafetensorError) as error:
         beside.unlink(missing_ok=True)
@@ -42,6 +44,12 @@ def in_one_move(path: Path) -> Iterator[Path]:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def remove_halves(path: Path) -> None:

@@ -89,11 +89,12 @@ def rerun(notebook: Path, out: Path, given: Mapping[str, Any]) -> Path:
 
     given = checked(notebook, given)
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_suffix(".failed.ipynb")
+    beside = out.with_suffix(".running.ipynb")
     try:
         papermill.execute_notebook(str(notebook), str(beside), given, kernel_name="python3", progress_bar=False)
     except PapermillExecutionError as error:
-        raise RuntimeError(f"{notebook.stem}: {error.ename}: {error.evalue} (what ran is kept in {beside})") from error
+        failed = beside.replace(out.with_suffix(".failed.ipynb"))
+        raise RuntimeError(f"{notebook.stem}: {error.ename}: {error.evalue} (what ran is kept in {failed})") from error
     _forget_where_it_ran(beside)
     beside.replace(out)
     return out

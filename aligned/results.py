@@ -37,6 +37,8 @@ def records(asked: Iterable[Run | RunSpec], eval_tokens: int, use_published: boo
     import pandas as pd
     from tqdm import tqdm
 
+    if not isinstance(eval_tokens, int) or eval_tokens < 1:
+        raise ValueError(f"eval_tokens is {eval_tokens!r}; it is a whole number of at least 1")
     key = f"recovery, {eval_tokens} tokens of held-out text"
     asked = list(asked)
     found = {r.spec: r for r in asked if isinstance(r, Run)}

@@ -281,6 +281,8 @@ def main(arguments: list[str] | None = None) -> int:
         commands.add_parser(name, help=what).add_argument("runs", nargs="*" if name == "verify" else "+")
     options = parser.parse_args(arguments)
     folders = sorted(p.parent for p in store().glob("*/spec.json"))
+    if not store().exists():
+        print(f"there is no store at {store()} yet; ALIGNED_STORE names another")
     if options.command == "list":
         return _list(folders)
     names = {f.name: f for f in folders}

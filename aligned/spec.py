@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import operator
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, get_type_hints
@@ -64,6 +65,9 @@ class RunSpec:
         for field in fields(self):
             value, kind = getattr(self, field.name), hints[field.name]
             kind = kind if isinstance(kind, type) else str
+            if kind is int and not isinstance(value, bool | int) and hasattr(value, "__index__"):
+                value = operator.index(value)  # NumPy's whole numbers are not JSON's
+                object.__setattr__(self, field.name, value)
             if kind is float and isinstance(value, int) and not isinstance(value, bool):
                 object.__setattr__(self, field.name, float(value))  # 32 and 32.0 are one spec
             elif not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
@@ -104,8 +108,19 @@ class RunSpec:
 
 
 def grid(spec: RunSpec, **choices: Iterable[Any]) -> list[RunSpec]:
-    """Every combination of the choices, the last name varying fastest: `grid(spec, seed=[0, 1], sparsity=[8, 16])`."""
+    """Every combination of the choices, the last name varying fastest: `grid(spec, seed=[0, 1], sparsity=[8, 16])`.
+
+    Raises:
+        ValueError: a name that is no field of RunSpec; a list with nothing in it.
+        TypeError: one value where a list of them is needed.
+    """
     allowed = {field.name for field in fields(RunSpec)}
     if unknown := set(choices) - allowed:
         raise ValueError(f"no field {', '.join(sorted(unknown))} in RunSpec; there are {', '.join(sorted(allowed))}")
+    for name, values in choices.items():
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            raise TypeError(f"{name} is {values!r}; give a list of values, such as [{values!r}]")
+    choices = {name: list(values) for name, values in choices.items()}
+    if empty := [name for name, values in choices.items() if not values]:
+        raise ValueError(f"there is no value for {', '.join(empty)}")
     return [replace(spec, **dict(zip(choices, values))) for values in itertools.product(*choices.values())]

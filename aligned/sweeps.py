@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
@@ -56,9 +56,15 @@ def sweep(specs: Sequence[RunSpec], engine: Engine | None = None, workers: int |
 
     Raises:
         SweepError: some runs failed, after all others were finished.
+        TypeError: something else than specs.
         ValueError, ModuleNotFoundError: an engine that there isn't, is not installed, or is not connected.
         OSError: the store can't be written.
     """
+    if not isinstance(specs, Iterable) or not all(isinstance(spec, RunSpec) for spec in specs):
+        raise TypeError(f"a sweep takes a list of RunSpec, and was given {specs!r}")
+    specs = list(specs)
+    if workers is not None and (not isinstance(workers, int) or workers < 1):
+        raise ValueError(f"workers is {workers!r}; it is None or a whole number of at least 1")
     engine = engine or os.environ.get("ALIGNED_ENGINE") or None  # type: ignore[assignment]  # checked next
     with _connected(engine):
         missing = sorted((s for s in dict.fromkeys(specs) if runs.finished(s) is None), key=runs.pool_of)
@@ -70,7 +76,11 @@ def sweep(specs: Sequence[RunSpec], engine: Engine | None = None, workers: int |
             failures: dict[RunSpec, str] = {}
             for key, group in groupby(missing, runs.pool_of):
                 together, pool = list(group), runs.activations(*key)
-                failures |= _spread(together, pool, engine, workers) if engine else _here(together, pool)
+                try:
+                    failures |= _spread(together, pool, engine, workers) if engine else _here(together, pool)
+                except KeyboardInterrupt:
+                    print("stopped; what is finished is in the store, and the same sweep goes on from the checkpoints")
+                    raise
             if failures:
                 raise SweepError(failures, len(missing))
     return [runs.run(spec) for spec in specs]
@@ -205,7 +215,7 @@ def _plan(specs: Sequence[RunSpec], missing: list[RunSpec], cores: int) -> str:
     seconds = sum(s.tokens / speed for s, speed in zip(missing, speeds)) * _CORES / cores
     lines.append(
         f"{len(missing)} of {sum(every.values())} runs to train, {sum(s.tokens for s in missing):,} tokens in all: "
-        f"about {_duration(seconds)} at this machine's speed, and the language model's part"
+        f"about {_duration(seconds)} at this machine's speed, and before that the language model reads the text"
     )
     return "\n".join(lines)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,6 +37,7 @@ def test_the_folder_says_all_there_is_to_say(done: Run) -> None:
         "spec.json", "cfg.json", "sae_weights.safetensors", "log.csv", "provenance.json",
     }  # fmt: skip
     assert done.path.name == SMALL.name
+    assert len({p.stat().st_mode for p in done.path.iterdir()}) == 1  # whoever may read one may read all
     assert {"commit", "dirty", "versions", "device", "threads", "seconds", "tokens_per_second", "model_fingerprint",
             "text_fingerprint"} <= set(done.provenance)  # fmt: skip
     assert not (runs.store() / "training" / SMALL.name).exists()
@@ -75,6 +77,13 @@ def test_grid_varies_the_last_name_fastest() -> None:
     assert [(s.sparsity, s.seed) for s in grid(SMALL, sparsity=[2, 4], seed=[0, 1])] == [(2, 0), (2, 1), (4, 0), (4, 1)]
     with pytest.raises(ValueError, match="no field width in RunSpec"):
         grid(SMALL, width=[1])
+    with pytest.raises(TypeError, match=r"constraint is 'none'; give a list of values, such as \['none'\]"):
+        grid(SMALL, constraint="none")
+    with pytest.raises(TypeError, match="seed is 3; give a list"):
+        grid(SMALL, seed=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no value for seed"):
+        grid(SMALL, seed=[])
+    assert grid(SMALL, seed=np.arange(2)) == grid(SMALL, seed=[0, 1])
 
 
 def test_equal_specs_have_equal_names_and_others_do_not() -> None:
