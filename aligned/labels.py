@@ -352,12 +352,6 @@ class _Python(ast.NodeVisitor, _Lexical):
             self.mark_last_line(body)
         super().generic_visit(node)
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-        self.function(node)
-
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
-        self.function(node)
-
     def function(self, node: _Function) -> None:
         self.mark_word("name of a function, defined", node.name, self.span(node)[0])
         self.docstring(node)
@@ -375,6 +369,8 @@ class _Python(ast.NodeVisitor, _Lexical):
         self.depth += 1
         self.generic_visit(node)
         self.depth -= 1
+
+    visit_FunctionDef = visit_AsyncFunctionDef = function
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self.mark_word("name of a class, defined", node.name, self.span(node)[0])
@@ -398,15 +394,12 @@ class _Python(ast.NodeVisitor, _Lexical):
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
         """What is inside an f-string has no place of its own before Python 3.12, so it is not looked at."""
 
-    def visit_Import(self, node: ast.Import) -> None:
+    def imports(self, node: ast.Import | ast.ImportFrom) -> None:
         self.mark_node("import statement", node)
         for name in node.names:
             self.mark_node("imported name", name)
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        self.mark_node("import statement", node)
-        for name in node.names:
-            self.mark_node("imported name", name)
+    visit_Import = visit_ImportFrom = imports
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         end = self.span(node)[1]
@@ -436,17 +429,11 @@ class _Python(ast.NodeVisitor, _Lexical):
         self.mark_node("annotation", node.annotation)
         self.generic_visit(node)
 
-    def visit_If(self, node: ast.If) -> None:
+    def condition(self, node: ast.If | ast.While | ast.IfExp) -> None:
         self.mark_node("condition", node.test)
         self.generic_visit(node)
 
-    def visit_While(self, node: ast.While) -> None:
-        self.mark_node("condition", node.test)
-        self.generic_visit(node)
-
-    def visit_IfExp(self, node: ast.IfExp) -> None:
-        self.mark_node("condition", node.test)
-        self.generic_visit(node)
+    visit_If = visit_While = visit_IfExp = condition
 
     def visit_Dict(self, node: ast.Dict) -> None:
         for key in node.keys:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,14 +83,20 @@ def test_a_run_of_another_format_is_left_alone_and_named(place: Path) -> None:
     assert {p.name: p.read_bytes() for p in run.path.iterdir()} == before
 
 
-def test_no_room(place: Path) -> None:
+@contextmanager
+def little_room() -> Iterator[None]:
+    """No file may grow beyond 20 kB, as on a disk that is full."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
-        with pytest.raises(OSError, match=r"no room to write .*ALIGNED_STORE"):
-            aligned.run(SMALL)
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_no_room(place: Path) -> None:
+    with little_room(), pytest.raises(OSError, match=r"no room to write .*ALIGNED_STORE"):
+        aligned.run(SMALL)
     assert runs.finished(SMALL) is None
     aligned.run(SMALL)
 
@@ -96,13 +104,8 @@ def test_no_room(place: Path) -> None:
 def test_no_room_for_activations(place: Path) -> None:
     (place / "pools").unlink()
     runs.activations.cache_clear()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-    try:
-        with pytest.raises(OSError, match=r"no room for 0\.00 GB of activations"):
-            aligned.run(SMALL)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with little_room(), pytest.raises(OSError, match=r"no room for 0\.00 GB of activations"):
+        aligned.run(SMALL)
     assert not [p for p in (place / "pools").iterdir() if p.is_dir()]
 
 
