@@ -60,9 +60,9 @@ def sweep(specs: Sequence[RunSpec], engine: Engine | None = None, workers: int |
         ValueError, ModuleNotFoundError: an engine that there isn't, is not installed, or is not connected.
         OSError: the store can't be written.
     """
-    if not isinstance(specs, Iterable) or not all(isinstance(spec, RunSpec) for spec in specs):
+    specs = list(specs) if isinstance(specs, Iterable) else specs
+    if not isinstance(specs, list) or not all(isinstance(spec, RunSpec) for spec in specs):
         raise TypeError(f"a sweep takes a list of RunSpec, and was given {specs!r}")
-    specs = list(specs)
     if workers is not None and (not isinstance(workers, int) or workers < 1):
         raise ValueError(f"workers is {workers!r}; it is None or a whole number of at least 1")
     engine = engine or os.environ.get("ALIGNED_ENGINE") or None  # type: ignore[assignment]  # checked next

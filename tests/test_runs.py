@@ -54,6 +54,7 @@ def test_evaluations_are_kept_with_the_run(done: Run, monkeypatch: pytest.Monkey
 def test_a_sweep_gives_runs_in_the_order_asked(done: Run) -> None:
     specs = grid(SMALL, constraint=["none", "projected"], seed=[0, 1])
     assert [r.spec for r in aligned.sweep(specs)] == specs
+    assert [r.spec for r in aligned.sweep(iter(specs))] == specs  # type: ignore[arg-type]
 
 
 def test_the_language_model_runs_once_for_many_saes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
