@@ -11,13 +11,13 @@ import io
 import keyword
 import re
 import tokenize
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt64
+from jaxtyping import Float, Int, UInt64
 from torch import Tensor
 
 from aligned.text import Document, special_tokens
@@ -58,6 +58,24 @@ class Labelled:
     skipped: int
 
 
+@dataclass(frozen=True)
+class Windows(Labelled):
+    """Blocks that lie within one document each, and that document's name."""
+
+    documents: tuple[str, ...]
+
+    def share(self, concept: str) -> Float[np.ndarray, " n"]:
+        """The share of each window's tokens, BOS left out, that a concept holds of.
+
+        Raises:
+            ValueError: no such concept.
+        """
+        if concept not in self.names:
+            raise ValueError(f"there is no concept {concept!r}; there are {', '.join(self.names)}")
+        bit = np.uint64(self.names.index(concept))
+        return ((self.words[:, 1:] >> bit) & np.uint64(1)).mean(1)
+
+
 def labelled_blocks(
     docs: Iterable[Document],
     tokenizer: PreTrainedTokenizerBase,
@@ -82,16 +100,12 @@ def labelled_blocks(
     need, have, skipped = blocks * (context - 1), 0, 0
     ids: list[np.ndarray] = []
     words: list[np.ndarray] = []
-    for doc in docs:
-        try:
-            by_character = labelling.of(doc)
-        except (SyntaxError, ValueError, RecursionError):
+    for _, found in _labelled(docs, tokenizer, labelling):
+        if found is None:
             skipped += 1
             continue
-        encoded = tokenizer(doc.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        starts = _first_characters(doc.text, encoded["offset_mapping"])
-        ids.append(np.array([*encoded["input_ids"], eos]))
-        words.append(np.append(by_character[starts], np.uint64(0)))
+        ids.append(np.append(found[0], eos))
+        words.append(np.append(found[1], np.uint64(0)))
         have += len(ids[-1])
         if have >= need:
             break
@@ -100,9 +114,64 @@ def labelled_blocks(
         raise ValueError(f"the text has {have} tokens that can be labelled: less than one block of context {context}")
     stream = np.concatenate(ids)[: n * (context - 1)].reshape(n, -1)
     labels = np.concatenate(words)[: n * (context - 1)].reshape(n, -1)
-    tokens = np.concatenate([np.full((n, 1), bos), stream], axis=1)
-    padded = np.concatenate([np.zeros((n, 1), np.uint64), labels], axis=1)
-    return Labelled(torch.from_numpy(tokens).long(), padded, labelling.names, skipped)
+    return Labelled(*_with_bos(stream, labels, bos), labelling.names, skipped)
+
+
+def labelled_windows(
+    docs: Iterable[Document],
+    tokenizer: PreTrainedTokenizerBase,
+    context: int = 128,
+    labelling: Labelling | None = None,
+) -> Windows:
+    """Cut every document into windows of `context` tokens, BOS included; what does not fill its last one is dropped.
+
+    Args:
+        docs, tokenizer, context, labelling: as for `labelled_blocks`.
+
+    Raises:
+        ValueError: no document is as long as one window.
+    """
+    labelling = labelling or PYTHON
+    bos, _ = special_tokens(tokenizer)
+    skipped = 0
+    ids: list[np.ndarray] = []
+    words: list[np.ndarray] = []
+    documents: list[str] = []
+    for doc, found in _labelled(docs, tokenizer, labelling):
+        if found is None:
+            skipped += 1
+            continue
+        n = len(found[0]) // (context - 1)
+        ids.append(found[0][: n * (context - 1)].reshape(n, context - 1))
+        words.append(found[1][: n * (context - 1)].reshape(n, context - 1))
+        documents += [doc.name] * n
+    if not documents:
+        raise ValueError(f"no document that can be labelled has {context - 1} tokens, as a window of context {context}")
+    tokens, labels = _with_bos(np.concatenate(ids), np.concatenate(words), bos)
+    return Windows(tokens, labels, labelling.names, skipped, tuple(documents))
+
+
+def _labelled(
+    docs: Iterable[Document], tokenizer: PreTrainedTokenizerBase, labelling: Labelling
+) -> Iterator[tuple[Document, tuple[np.ndarray, Words] | None]]:
+    """Each document with its token ids and their words, or with None where it cannot be labelled."""
+    for doc in docs:
+        try:
+            by_character = labelling.of(doc)
+        except (SyntaxError, ValueError, RecursionError):
+            yield doc, None
+            continue
+        encoded = tokenizer(doc.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        starts = _first_characters(doc.text, encoded["offset_mapping"])
+        yield doc, (np.array(encoded["input_ids"], dtype=np.int64), by_character[starts])
+
+
+def _with_bos(
+    ids: Int[np.ndarray, "n rest"], words: UInt64[np.ndarray, "n rest"], bos: int
+) -> tuple[Int[Tensor, "n context"], UInt64[np.ndarray, "n context"]]:
+    n = len(ids)
+    tokens = np.concatenate([np.full((n, 1), bos), ids], axis=1)
+    return torch.from_numpy(tokens).long(), np.concatenate([np.zeros((n, 1), np.uint64), words], axis=1)
 
 
 def from_table(spans: pd.DataFrame) -> Labelling:

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aligned.claims import at_equal_l0, interval, recovers_more
+from aligned.claims import at_equal_l0, recovers_more
+from aligned.intervals import interval
 
 
 def records(gain: float, noise: float = 0.0, seeds: int = 3, shift: float = 1.3) -> pd.DataFrame:

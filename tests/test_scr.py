@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from aligned.evals.scr import Probe, Probes, Texts, fit, mean_codes, scr, train_probes
+from aligned.evals.scr import Probe, Probes, Texts, fit, mean_codes, over_seeds, scr, train_probes
 from aligned.sae import SAE
 
 
@@ -64,8 +67,8 @@ def test_the_shortcut_by_mean_codes_is_the_ablation_token_by_token(data: tuple[T
     found = scr(sae, probes, train, test, (3,)).set_index("removed").ablated["b"]
     f = sae.encode(test.x)
     holds, learn = train.b, train.balanced
-    codes = mean_codes(sae, train)
-    effect = (codes[learn & holds].mean(0) - codes[learn & ~holds].mean(0)).abs() * (sae.W_dec @ probes.b.weight).abs()
+    codes = [mean_codes(sae, train, learn & half).mean(0) for half in (holds, ~holds)]
+    effect = (codes[0] - codes[1]).abs() * (sae.W_dec @ probes.b.weight).abs()
     error = test.x - sae.decode(f)
     f[..., effect.topk(3).indices] = 0
     x = ((sae.decode(f) + error) * test.keep[..., None]).sum(1) / test.keep.sum(1, keepdim=True)
@@ -114,35 +117,81 @@ def in_saebench_form(texts: Texts) -> dict[str, torch.Tensor]:
     }
 
 
-def test_with_the_same_probes_scores_are_those_of_saebench(data: tuple[Texts, Texts, Texts]) -> None:
+NS = [2, 5, 20]
+
+
+def by_saebench(
+    sae: SAE, train: Texts, validation: Texts, test: Texts, epochs: int
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Its probes, trained by itself, and its scores."""
     from sae_bench.evals.scr_and_tpp import main as saebench
     from sae_bench.evals.sparse_probing.probe_training import train_probe_on_activations
     from sae_bench.sae_bench_utils.activation_collection import create_meaned_model_activations
 
-    train, validation, test = data
-    sae = SAE(16, 60, "topk", 5, "none", seed=3).requires_grad_(False)
     theirs_train, theirs_test = in_saebench_form(train), in_saebench_form(test)
     means = [
         create_meaned_model_activations(form) for form in (theirs_train, in_saebench_form(validation), theirs_test)
     ]
-    torch.manual_seed(0)
     trained, _ = train_probe_on_activations(
-        means[0], means[1], use_sklearn=False, epochs=2, perform_scr=True, l1_penalty=1e-3
+        means[0],
+        means[1],
+        use_sklearn=False,
+        epochs=epochs,
+        perform_scr=True,
+        l1_penalty=1e-3,
+        early_stopping_patience=epochs,
     )
     torch.set_grad_enabled(True)
     classes = ["male / female", "professor / nurse", "male_professor / female_nurse"]
     effects = saebench.get_all_node_effects_for_one_sae(sae, trained, classes, True, theirs_train, 125)
-    ns = [2, 5, 20]
-    ablated = saebench.perform_feature_ablations(trained, sae, 125, theirs_test, effects, ns, classes, 500, True)
+    ablated = saebench.perform_feature_ablations(trained, sae, 125, theirs_test, effects, NS, classes, 500, True)
     clean = saebench.get_probe_test_accuracy(trained, classes, means[2], 500, True)
-    theirs = saebench.get_scr_plotting_dict(ablated, clean)
+    return trained, saebench.get_scr_plotting_dict(ablated, clean)
 
-    same = Probes(
-        *(Probe(p.net.weight[0].detach(), p.net.bias[0].detach()) for p in (trained[classes[i]] for i in (1, 0, 2)))
-    )
-    ours = scr(sae, same, train, test, ns)
+
+def test_with_the_same_probes_scores_are_those_of_saebench(data: tuple[Texts, Texts, Texts]) -> None:
+    train, validation, test = data
+    sae = SAE(16, 60, "topk", 5, "none", seed=3).requires_grad_(False)
+    torch.manual_seed(0)
+    trained, theirs = by_saebench(sae, train, validation, test, epochs=2)
+    classes = ("professor / nurse", "male / female", "male_professor / female_nurse")
+    nets = [trained[name].net for name in classes]
+    ours = scr(sae, Probes(*(Probe(net.weight[0].detach(), net.bias[0].detach()) for net in nets)), train, test, NS)
     for row in ours.itertuples():
         direction = 1 if row.removed == "b" else 2
         assert row.scr == pytest.approx(theirs[f"scr_dir{direction}_threshold_{row.n}"], abs=1e-3)
         if row.harder:
             assert row.scr == pytest.approx(theirs[f"scr_metric_threshold_{row.n}"], abs=1e-3)
+
+
+def test_with_probes_of_their_own_both_agree_within_the_probes_noise(data: tuple[Texts, Texts, Texts]) -> None:
+    """Six trainings of the probes each; the epoch is chosen on the test texts, as SAEBench does."""
+    train, _, test = data
+    sae = axes()
+    ours, theirs = [], []
+    for seed in range(6):
+        found = scr(sae, train_probes(train, test, seed), train, test, NS)
+        ours.append(found[found.harder].scr.to_numpy())
+        torch.manual_seed(seed)
+        _, scores = by_saebench(sae, train, test, test, epochs=20)
+        theirs.append([scores[f"scr_metric_threshold_{n}"] for n in NS])
+    ours, theirs = np.array(ours), np.array(theirs)
+    error = ((ours.var(0, ddof=1) + theirs.var(0, ddof=1)) / 6) ** 0.5
+    assert (abs(ours.mean(0) - theirs.mean(0)) < 3 * error + 1e-3).all()
+    assert abs(ours.mean(0)).max() > 0.5  # and there is something to agree on
+
+
+def test_intervals_are_those_over_saes() -> None:
+    def table(of_b: float, of_a: float) -> pd.DataFrame:
+        rows = [("b", 2, of_b, True), ("a", 2, of_a, False), ("b", 2, of_b + 0.2, True), ("a", 2, of_a + 0.2, False)]
+        return pd.DataFrame(rows, columns=["removed", "n", "scr", "harder"])  # two pairs of attributes
+
+    found = over_seeds([table(0.1, 0.5), table(0.2, 0.4), table(0.3, 0.3)]).set_index("direction")
+    assert found.scr.to_dict() == pytest.approx({"b": 0.3, "a": 0.5, "harder": 0.3, "both": 0.4})
+    assert found.seeds.eq(3).all()
+    assert (found.low["b"], found.high["b"]) == pytest.approx(
+        (0.3 - 0.2484, 0.3 + 0.2484), abs=1e-3
+    )  # t with 2 degrees
+    assert found.high["both"] - found.low["both"] == pytest.approx(0, abs=1e-9)
+    with pytest.raises(ValueError, match="at least 2"):
+        over_seeds([table(0.1, 0.5)])

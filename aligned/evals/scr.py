@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from aligned.intervals import interval
 from aligned.sae import SAE
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 ABLATED = (2, 5, 10, 20, 50, 100, 500)
 # Of SAEBench's probes.
 EPOCHS, BATCH, LR, L1 = 20, 16, 1e-3, 1e-3
-_TEXTS = 64  # encoded at once
+_CODES = 2**26  # held at once
 
 
 @dataclass(frozen=True)
@@ -168,31 +169,65 @@ def scr(sae: SAE, probes: Probes, train: Texts, test: Texts, ablated: Sequence[i
         raise ValueError(f"these activations have width {train.x.shape[2]}, and the SAE reads {sae.d_in}")
     if max(ablated) > sae.d_sae:
         raise ValueError(f"{max(ablated)} features are to be ablated, and the SAE has {sae.d_sae}")
-    x, even = test.mean, test.balanced
-    f_train, f_test = mean_codes(sae, train), mean_codes(sae, test)[even]
-    learn = train.balanced
-    leaning = {kept: probes.biased.accuracy(x[even], getattr(test, kept)[even]) for kept in "ab"}
+    learn, even = train.balanced, test.balanced
+    f_train, f_test = mean_codes(sae, train, learn), mean_codes(sae, test, even)
+    x = test.mean[even]
+    leaning = {kept: probes.biased.accuracy(x, getattr(test, kept)[even]) for kept in "ab"}
+    harder = "b" if leaning["b"] < leaning["a"] else "a"
     rows = []
     for removed, kept in (("b", "a"), ("a", "b")):
         own: Probe = getattr(probes, kept)
         other: Probe = getattr(probes, removed)
-        holds = getattr(train, removed)
-        difference = f_train[learn & holds].mean(0) - f_train[learn & ~holds].mean(0)
+        holds = getattr(train, removed)[learn]
+        difference = f_train[holds].mean(0) - f_train[~holds].mean(0)
         effect = difference.abs() * (sae.W_dec @ other.weight).abs()
         order = effect.argsort(descending=True)[: int((effect > 0).sum())]
         y = getattr(test, kept)[even]
-        clean, biased = own.accuracy(x[even], y), leaning[kept]
+        clean, biased = own.accuracy(x, y), leaning[kept]
         for n in ablated:
             top = order[:n]
-            accuracy = probes.biased.accuracy(x[even] - f_test[:, top] @ sae.W_dec[top], y)
+            accuracy = probes.biased.accuracy(x - f_test[:, top] @ sae.W_dec[top], y)
             score = (accuracy - biased) / (clean - biased) if clean - biased >= 0.001 else 0.0
-            rows.append((removed, n, score, clean, biased, accuracy, leaning[kept] < leaning[removed]))
+            rows.append((removed, n, score, clean, biased, accuracy, kept == harder))
     return pd.DataFrame(rows, columns=["removed", "n", "scr", "clean", "biased", "ablated", "harder"])
 
 
-def mean_codes(sae: SAE, texts: Texts) -> Float[Tensor, "texts d_sae"]:
-    """Each text's mean code."""
-    parts = zip(texts.x.split(_TEXTS), texts.keep.split(_TEXTS))
+def over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """SCR of one kind of SAE, with intervals.
+
+    Args:
+        tables: from `scr`, one an SAE: several pairs of attributes may stand in one, below one another.
+
+    Returns:
+        Rows of `direction` (`b`, `a`: which attribute was removed; `harder`: SAEBench's published choice; `both`) and
+        `n`, with `scr`, the mean over SAEs of the mean over pairs, its 95 % interval `low`, `high`, and `seeds`, the
+        number of SAEs. The interval says what other seeds of the SAE would give, for these pairs.
+
+    Raises:
+        ValueError: fewer than two SAEs.
+    """
+    import pandas as pd
+
+    rows = []
+    for direction in ("b", "a", "harder", "both"):
+        means = []
+        for table in tables:
+            here = (
+                table
+                if direction == "both"
+                else table[table.harder if direction == "harder" else table.removed == direction]
+            )
+            means.append(here.groupby("n").scr.mean())
+        for n, scores in pd.concat(means, axis=1).iterrows():
+            found = interval(scores.to_numpy())
+            rows.append((direction, n, found.mean, found.low, found.high, found.seeds))
+    return pd.DataFrame(rows, columns=["direction", "n", "scr", "low", "high", "seeds"])
+
+
+def mean_codes(sae: SAE, texts: Texts, of: Bool[Tensor, " texts"]) -> Float[Tensor, "some d_sae"]:
+    """The mean code of each of some texts."""
+    at_once = max(1, _CODES // (texts.x.shape[1] * sae.d_sae))
+    parts = zip(texts.x[of].split(at_once), texts.keep[of].split(at_once))
     return torch.cat([_mean(sae.encode(x.float()), keep) for x, keep in parts])
 
 

@@ -1,0 +1,158 @@
+"""Pairs of attributes for SCR: windows of held-out text in which two things may be, and may come together.
+
+An attribute is read off the labels that every token has (`aligned.labels`), so nobody is asked. Windows of one document
+fall on one side: training, validation or test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+
+from aligned.evals.scr import Probes, Texts, train_probes
+from aligned.labels import Windows
+from aligned.model import LanguageModel
+
+SHARES = {"test": 0.18, "validation": 0.12, "train": 0.7}  # of the windows; documents stay whole
+_WINDOWS = 32  # read by the language model at once
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """What a window is or is not.
+
+    Attributes:
+        name: for a reader.
+        of: from windows to two masks, where it holds and where it does not. A window in neither is left out.
+    """
+
+    name: str
+    of: Callable[[Windows], tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]]
+
+
+def often(concept: str, least: float, most: float = 0.0, name: str | None = None) -> Attribute:
+    """A concept holds of at least the share `least` of the tokens; or of at most the share `most`, and it is absent."""
+    return Attribute(name or concept, lambda w: (w.share(concept) >= least, w.share(concept) <= most))
+
+
+def never(concept: str, least: float) -> Attribute:
+    """A concept holds of no token; or of at least the share `least`, and it is there."""
+    return Attribute(f"no {concept}", lambda w: (w.share(concept) == 0, w.share(concept) >= least))
+
+
+def of_packages(*packages: str) -> Attribute:
+    """The document stands in one of these packages; or in another one."""
+
+    def of(windows: Windows) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+        inside = np.array([name.split("/")[0] in packages for name in windows.documents])
+        return inside, ~inside
+
+    return Attribute(" or ".join(packages), of)
+
+
+_OTHERS = of_packages("IPython", "seaborn")  # against matplotlib
+PAIRS = (
+    (_OTHERS, never("docstring", 0.25)),
+    (_OTHERS, often("class body", 1.0)),
+    (often("comment", 0.06), often("condition", 0.04)),
+    (often("class body", 1.0), often("called name", 0.03)),
+    (often("self", 0.01), often("private name", 0.02)),
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two attributes, the windows in which they do and do not come together, and the probes trained on them."""
+
+    name: str
+    train: Texts
+    test: Texts
+    probes: Probes
+
+
+def pairs(
+    model: LanguageModel,
+    layer: int,
+    windows: Windows,
+    attributes: Sequence[tuple[Attribute, Attribute]] = PAIRS,
+    train: int = 4000,
+    validation: int = 500,
+    test: int = 1000,
+    seed: int = 0,
+    epoch_on_test: bool = False,
+) -> Iterator[Pair]:
+    """The pairs of attributes, one after the other, as activations with trained probes.
+
+    They are the same for every SAE on this layer, so they are made once: one pair at a time where memory is short.
+
+    Args:
+        model: the language model.
+        layer: whose residual stream.
+        windows: of held-out text (`aligned.labels.labelled_windows`).
+        attributes: pairs (a, b).
+        train, validation, test: windows of the balanced sets, a quarter of each combination. Where there are not as
+            many, all four have as many as the rarest has.
+        seed: of which windows are taken, which documents are on which side, and of the probes.
+        epoch_on_test: choose the probes' epoch on the test windows, as SAEBench does; for comparison.
+
+    Raises:
+        ValueError: a combination of two attributes that no window of one side has; names the pair.
+    """
+    side = _sides(windows.documents, seed)
+    for a, b in attributes:
+        name = f"{a.name} / {b.name}"
+        parts = []
+        for part, size in (("train", train), ("validation", validation), ("test", test)):
+            rows, holds = _quadrants(windows, (a, b), side == part, size, seed, f"{name}, {part}")
+            parts.append(_read(model, layer, windows, rows, holds))
+        yield Pair(name, parts[0], parts[2], train_probes(parts[0], parts[2 if epoch_on_test else 1], seed))
+
+
+def _sides(documents: tuple[str, ...], seed: int) -> np.ndarray:
+    """Which side each window is on; documents are dealt out whole, in a random order, until a side has its share."""
+    names, of = np.unique(documents, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    until = np.bincount(of, minlength=len(names))[order].cumsum() / len(of)
+    bounds = np.cumsum(list(SHARES.values()))
+    side = np.empty(len(names), dtype=object)
+    side[order] = np.array(list(SHARES))[np.searchsorted(bounds[:-1], until)]
+    return side[of]
+
+
+def _quadrants(
+    windows: Windows, pair: tuple[Attribute, Attribute], inside: Bool[np.ndarray, " n"], size: int, seed: int, what: str
+) -> tuple[Int[np.ndarray, " m"], Bool[np.ndarray, "m 2"]]:
+    """Random windows of the four combinations: a quarter of `size` of each, and of those that coincide two quarters."""
+    masks = [attribute.of(windows) for attribute in pair]
+    generator = np.random.default_rng(seed)
+    found = {}
+    for a in (True, False):
+        for b in (True, False):
+            here = np.flatnonzero(masks[0][0 if a else 1] & masks[1][0 if b else 1] & inside)
+            found[a, b] = generator.permutation(here)
+    quarter = min(size // 4, *map(len, found.values()))
+    if quarter == 0:
+        counts = ", ".join(f"{len(rows)} with {_said(pair, *key)}" for key, rows in found.items())
+        raise ValueError(f"{what}: SCR needs windows of all four combinations, and there are {counts}")
+    rows, holds = [], []
+    for key, of in found.items():
+        rows.append(of[: quarter * (2 if key[0] == key[1] else 1)])
+        holds.append(np.tile(key, (len(rows[-1]), 1)))
+    return np.concatenate(rows), np.concatenate(holds)
+
+
+def _said(pair: tuple[Attribute, Attribute], a: bool, b: bool) -> str:
+    return " and ".join(("" if holds else "not ") + attribute.name for attribute, holds in zip(pair, (a, b)))
+
+
+def _read(
+    model: LanguageModel, layer: int, windows: Windows, rows: Int[np.ndarray, " m"], holds: Bool[np.ndarray, "m 2"]
+) -> Texts:
+    tokens = windows.tokens[torch.from_numpy(rows)]
+    x = torch.cat([model.residual(part, layer).cpu() for part in tokens.split(_WINDOWS)])
+    a, b = torch.from_numpy(holds).T
+    return Texts(x, ~model.is_special(tokens), a, b)
