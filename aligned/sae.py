@@ -56,7 +56,8 @@ class SAE(nn.Module):
         bias = 0.0 if init == "unit" else d_in**-0.5
         self.b_enc = nn.Parameter(bias * (2 * torch.rand(d_sae, generator=generator) - 1))
         self.b_dec = nn.Parameter(torch.zeros(d_in))
-        self.register_buffer("threshold", torch.tensor(-1.0))  # of batchtopk; below 0 until training has set it
+        # Of batchtopk; below 0 until training has set it. A JumpReLU SAE from elsewhere is relu with one a feature.
+        self.register_buffer("threshold", torch.tensor(-1.0))
         if constraint == "householder":
             self.free = nn.Parameter(householder_free(rows / rows.square().sum(1, keepdim=True), rows))
         elif constraint != "tied":
@@ -86,18 +87,20 @@ class SAE(nn.Module):
         """The effective encoder; for the hard constraints <W_enc[:, i], W_dec[i]> = 1."""
         return self.encoder_rows.T
 
+    @property
+    def has_threshold(self) -> bool:
+        return bool((self.threshold >= 0).all())
+
     def pre_activations(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """relu((x - b_dec) W_enc + b_enc): the codes before any are dropped."""
         return ((x - self.b_dec) @ self.W_enc + self.b_enc).relu()
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
-        """Sparse codes, non-negative. `batchtopk` uses its threshold, once it has one."""
+        """Sparse codes, non-negative. Where there is a threshold, it decides; before that `batchtopk` keeps k."""
         f = self.pre_activations(x)
-        if self.activation in ("relu", "p_anneal"):
-            return f
-        if self.activation == "batchtopk" and self.threshold >= 0:
+        if self.has_threshold:
             return f * (f > self.threshold)
-        return keep_topk(f, self.k)
+        return f if self.activation in ("relu", "p_anneal") else keep_topk(f, self.k)
 
     def decode(self, f: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_in"]:
         return f @ self.W_dec + self.b_dec
@@ -117,7 +120,7 @@ class SAE(nn.Module):
             raw.W_dec.copy_(self.W_dec / scale)
             raw.b_enc.copy_(self.b_enc)
             raw.b_dec.copy_(self.b_dec / scale + mean)
-            raw.threshold.copy_(self.threshold)
+            raw.threshold = self.threshold.clone()
         raw.layer = self.layer
         return raw.requires_grad_(False)
 

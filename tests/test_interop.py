@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from sae_lens.saes.sae import SAEMetadata
 
 import aligned
 from aligned.evals import recovery
-from aligned.interop import load_saelens, save_saelens
+from aligned.evals.concepts import codes_by_feature
+from aligned.interop import load, load_saelens, save_saelens
 from aligned.model import LanguageModel
 from aligned.runs import Run
 from aligned.sae import SAE
 from aligned.spec import RunSpec
+from tests import peer  # noqa: F401  (lets dictionary_learning be imported)
 
 ARMS = [("relu", 0.05), ("topk", 8), ("batchtopk", 8)]
 
@@ -98,7 +103,8 @@ def test_saving_and_loading_gives_the_same_sae(tmp_path: Path) -> None:
     save_saelens(sae, tmp_path / "a", {})
     again = load_saelens(tmp_path / "a")
     for name, value in sae.state_dict().items():
-        assert torch.equal(value, again.state_dict()[name]), name
+        read = again.state_dict()[name]
+        assert torch.equal(value.expand_as(read), read), name
     assert (aligned.alignment_score(again) - 1).abs().max() < 1e-5
 
 
@@ -110,3 +116,142 @@ def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(ValueError, match="is damaged"):
         load_saelens(tmp_path)
+
+
+KINDS = ["standard", "topk", "topk_scaled", "jumprelu", "gated"]
+
+
+@pytest.fixture(params=KINDS)
+def theirs(request: pytest.FixtureRequest) -> Any:
+    """A SAELens SAE with random weights, of each kind that can be read."""
+    import sae_lens
+
+    common = {"d_in": 8, "d_sae": 24, "metadata": SAEMetadata(hook_name="blocks.5.hook_resid_pre")}
+    kind = request.param
+    sae = {
+        "standard": lambda: sae_lens.StandardSAE(sae_lens.StandardSAEConfig(apply_b_dec_to_input=False, **common)),
+        "topk": lambda: sae_lens.TopKSAE(sae_lens.TopKSAEConfig(k=4, rescale_acts_by_decoder_norm=False, **common)),
+        "topk_scaled": lambda: sae_lens.TopKSAE(
+            sae_lens.TopKSAEConfig(k=4, rescale_acts_by_decoder_norm=True, **common)
+        ),
+        "jumprelu": lambda: sae_lens.JumpReLUSAE(sae_lens.JumpReLUSAEConfig(**common)),
+        "gated": lambda: sae_lens.GatedSAE(sae_lens.GatedSAEConfig(**common)),
+    }[kind]()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in sae.parameters():
+            parameter.copy_(torch.randn_like(parameter) / 2)
+        if kind == "jumprelu":
+            sae.threshold.abs_()
+    return sae
+
+
+def test_a_saelens_sae_of_any_kind_is_read(theirs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sae_lens
+
+    x = torch.randn(200, 8, generator=torch.Generator().manual_seed(1))
+    theirs.save_inference_model(tmp_path) if hasattr(theirs, "save_inference_model") else theirs.save_model(tmp_path)
+    ours = load(tmp_path)
+    expected = theirs.encode(x)
+    assert (expected > 0).float().mean() < 0.9
+    if not getattr(theirs.cfg, "rescale_acts_by_decoder_norm", False):  # there ours has the decoder's norm in its codes
+        assert torch.allclose(ours.encode(x), expected, atol=1e-5)
+    assert torch.allclose(ours(x), theirs(x), atol=1e-4)
+    assert ours.layer == 4  # hook_resid_pre of layer 5
+    codes = torch.cat([torch.from_numpy(f) for f in codes_by_feature(ours, x)], dim=1)
+    assert torch.allclose(codes, ours.encode(x), atol=1e-5)
+
+    monkeypatch.setattr(sae_lens.SAE, "from_pretrained", lambda release, sae_id: theirs)
+    assert torch.equal(load("some-release", "layer_5").W_dec, ours.W_dec)
+
+    scores = aligned.alignment_score(ours)
+    if theirs.cfg.architecture() == "gated":  # its encoder of magnitudes
+        assert torch.allclose(scores, aligned.alignment_score(theirs) * theirs.r_mag.exp(), atol=1e-5)
+    else:
+        assert torch.allclose(scores, aligned.alignment_score(theirs), atol=1e-5)
+
+    save_saelens(ours, tmp_path / "again", {})
+    again = load(tmp_path / "again")
+    assert torch.equal(again.encode(x), ours.encode(x))
+    assert torch.allclose(sae_lens.SAE.load_from_disk(tmp_path / "again")(x), ours(x), atol=1e-5)
+
+
+DICTIONARIES = ["AutoEncoder", "AutoEncoderNew", "GatedAutoEncoder", "JumpReluAutoEncoder", "AutoEncoderTopK",
+                "BatchTopKSAE", "MatryoshkaBatchTopKSAE"]  # fmt: skip
+
+
+def their_dictionary(kind: str, folder: Path) -> Any:
+    """A dictionary of the peer with random weights, in a folder such as its trainer writes."""
+    from dictionary_learning import dictionary
+    from dictionary_learning.trainers.batch_top_k import BatchTopKSAE
+    from dictionary_learning.trainers.matryoshka_batch_top_k import MatryoshkaBatchTopKSAE
+    from dictionary_learning.trainers.top_k import AutoEncoderTopK
+
+    made = {
+        "AutoEncoderTopK": lambda: AutoEncoderTopK(8, 24, 4),
+        "BatchTopKSAE": lambda: BatchTopKSAE(8, 24, 4),
+        "MatryoshkaBatchTopKSAE": lambda: MatryoshkaBatchTopKSAE(8, 24, 4, [8, 16]),
+    }
+    torch.manual_seed(0)
+    theirs = made[kind]() if kind in made else getattr(dictionary, kind)(8, 24)
+    with torch.no_grad():
+        for name, value in theirs.state_dict().items():
+            if value.is_floating_point():
+                value.copy_(torch.randn_like(value).abs() / 4 if name == "threshold" else torch.randn_like(value) / 2)
+    torch.save(theirs.state_dict(), folder / "ae.pt")
+    (folder / "config.json").write_text(json.dumps({"trainer": {"dict_class": kind, "layer": 8, "dict_size": 24}}))
+    return theirs
+
+
+@pytest.mark.parametrize("kind", DICTIONARIES)
+def test_a_dictionary_of_the_papers_stack_is_read(kind: str, tmp_path: Path) -> None:
+    theirs = their_dictionary(kind, tmp_path)
+    ours = load(tmp_path)
+    x = torch.randn(200, 8, generator=torch.Generator().manual_seed(1))
+    expected = theirs.encode(x)
+    assert 0 < (expected > 0).float().mean() < 0.9
+    assert torch.allclose(ours.encode(x), expected, atol=1e-5)
+    assert torch.allclose(ours(x), theirs(x), atol=1e-4)
+    assert ours.layer == 8
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sae_lens
+
+    with pytest.raises(FileNotFoundError, match="no folder 'nowhere'; of a SAELens release give the sae_id too"):
+        load("nowhere")
+    with pytest.raises(FileNotFoundError, match=r"a dictionary_learning folder an ae\.pt"):
+        load(tmp_path)
+    with pytest.raises(ConnectionError, match="'a' of the release 'nowhere' could not be fetched"):
+        load("nowhere", "a")
+
+    their_dictionary("AutoEncoder", tmp_path)
+    (tmp_path / "config.json").write_text('{"trainer": {"dict_class": "CrossCoder"}}')
+    with pytest.raises(ValueError, match=r"holds a CrossCoder; those that can be read: AutoEncoder, "):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text('{"trainer": {"dict_class": "BatchTopKSAE"}}')
+    with pytest.raises(ValueError, match="sparsity is 0.0; for batchtopk it is k"):
+        load(tmp_path)
+
+    class Trap:
+        def __reduce__(self) -> Any:
+            return (Path(tmp_path / "trapped").touch, ())
+
+    torch.save({"encoder.weight": Trap()}, tmp_path / "ae.pt")
+    with pytest.raises(ValueError, match="holds more than tensors, and was not read"):
+        load(tmp_path)
+    assert not (tmp_path / "trapped").exists()
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds no config\.json"):
+        load(tmp_path)
+
+    (tmp_path / "cfg.json").write_text('{"architecture": "tree", "d_in": 3}')
+    with pytest.raises(ValueError, match="damaged, or no SAE of a kind that SAELens knows"):
+        load(tmp_path)
+    (tmp_path / "cfg.json").write_text("{")
+    with pytest.raises(ValueError, match="is not JSON"):
+        load(tmp_path)
+    scaled = sae_lens.StandardSAE(sae_lens.StandardSAEConfig(8, 24, normalize_activations="layer_norm"))
+    monkeypatch.setattr(sae_lens.SAE, "from_pretrained", lambda release, sae_id: scaled)
+    with pytest.raises(ValueError, match="r, a normalizes or reshapes its input"):
+        load("r", "a")

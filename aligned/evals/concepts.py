@@ -80,19 +80,22 @@ def codes_by_feature(
 ) -> Iterator[Float[np.ndarray, "n f"]]:
     """The codes of all tokens for 128 features at a time (of all, or of those named), `[n, 128]`: memory does not grow
     with the dictionary."""
-    least = torch.cat([_least_code(sae, part) for part in x.split(_TOKENS)])
+    least = _least_codes(sae, x)
     for here in (torch.arange(sae.d_sae) if features is None else features).split(_FEATURES):
         W_enc, b_enc = sae.W_enc[:, here].contiguous(), sae.b_enc[here]
         f = torch.cat([((part.float() - sae.b_dec) @ W_enc + b_enc).relu() for part in x.split(_TOKENS)])
-        yield (f * (f >= least)).numpy()
+        yield (f * (f >= (least[:, here] if least.shape[1] > 1 else least))).numpy()
 
 
-def _least_code(sae: SAE, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n 1"]:
-    """The least code that each token keeps: its k-th largest, or what lies over the threshold, or all."""
-    if sae.activation == "topk" or (sae.activation == "batchtopk" and sae.threshold < 0):
-        return sae.pre_activations(x.float()).topk(sae.k, dim=1).values[:, -1:]
-    least = torch.nextafter(sae.threshold, torch.tensor(torch.inf)) if sae.activation == "batchtopk" else 0.0
-    return torch.full((len(x), 1), float(least))
+def _least_codes(sae: SAE, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "rows columns"]:
+    """The least codes that are kept: `[n, 1]`, each token's k-th largest; `[1, d_sae]`, what lies over a threshold; or
+    `[1, 1]`, all. The k-th largest is taken a hair lower, since products of other shapes round otherwise."""
+    if sae.has_threshold:
+        return torch.nextafter(sae.threshold, torch.tensor(torch.inf)).expand(1, sae.d_sae)
+    if sae.activation in ("relu", "p_anneal"):
+        return torch.zeros(1, 1)
+    parts = [sae.pre_activations(part.float()).topk(sae.k, dim=1).values[:, -1:] for part in x.split(_TOKENS)]
+    return torch.cat(parts) * (1 - 1e-6)
 
 
 def _count(words: UInt64[np.ndarray, " n"], concepts: int) -> list[int]:
