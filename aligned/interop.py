@@ -48,7 +48,7 @@ def save_saelens(sae: SAE, folder: Path, metadata: dict[str, Any]) -> None:
         "normalize_activations": "none",
         "reshape_activations": "none",
         "metadata": {"sae_lens_version": _sae_lens_version(), "aligned_activation": sae.activation,
-                     "aligned_sparsity": sae.sparsity, "aligned_layer": sae.layer, **metadata},
+                     "aligned_sparsity": sae.sparsity, "aligned_layer": sae.layer, "model_name": sae.model, **metadata},
     }  # fmt: skip
     if sae.activation == "topk":
         config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
@@ -75,15 +75,16 @@ def load_saelens(folder: Path) -> SAE:
         activation, sparsity = config["metadata"]["aligned_activation"], config["metadata"]["aligned_sparsity"]
     except (json.JSONDecodeError, SafetensorError, KeyError) as error:
         raise ValueError(f"{folder} is damaged, or was not written by this project ({error})") from error
-    return _built(activation, sparsity, tensors, True, config["metadata"]["aligned_layer"])
+    metadata = config["metadata"]
+    return _built(activation, sparsity, tensors, True, metadata.get("model_name"), metadata["aligned_layer"])
 
 
 def load(source: str | Path, sae_id: str | None = None) -> SAE:
     """Anyone's SAE, as it encodes and decodes raw activations.
 
     ReLU, TopK, BatchTopK, JumpReLU and gated SAEs are read. A gated one is written as the JumpReLU SAE that it is equal
-    to (arXiv 2404.16014): its encoder is the one of its magnitudes. A TopK SAE that chooses its codes as if the decoder's
-    rows were unit is written with unit rows. Neither changes a reconstruction or an alignment score.
+    to (arXiv 2404.16014); its encoder is the one of its magnitudes. A TopK SAE that chooses its codes as if its
+    decoder's rows were unit is written with unit rows. Reconstructions stay as they are.
 
     Args:
         source: a SAELens folder (`cfg.json`), a `dictionary_learning` folder (`ae.pt`, `config.json`), or the name of a
@@ -156,8 +157,10 @@ def _translated(theirs: Any, name: str) -> SAE:
         kind, weights = "jumprelu", _gated(weights)
     if kind not in ("standard", "topk", "jumprelu"):
         raise ValueError(f"{name} is of the architecture {kind!r}; standard, topk, jumprelu and gated SAEs can be read")
-    hook = str(getattr(cfg.metadata, "hook_name", ""))
-    return _built("topk" if kind == "topk" else "relu", float(k), weights, cfg.apply_b_dec_to_input, _layer(hook))
+    hook, model = str(getattr(cfg.metadata, "hook_name", "")), getattr(cfg.metadata, "model_name", None)
+    return _built(
+        "topk" if kind == "topk" else "relu", float(k), weights, cfg.apply_b_dec_to_input, model, _layer(hook)
+    )
 
 
 def _gated(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -202,8 +205,8 @@ def _from_dictionary_learning(folder: Path) -> SAE:
         if kind == "AutoEncoderTopK":
             w.pop("threshold", None)  # it encodes by k
         on_residual = str(config.get("submodule_name", "resid_post")).startswith("resid_post")
-        layer = config.get("layer") if on_residual else None
-        return _built(_DICTIONARY_LEARNING.get(kind, "relu"), float(w.get("k", 0.0)), w, subtracts, layer)
+        where = config.get("lm_name") or None, config.get("layer") if on_residual else None
+        return _built(_DICTIONARY_LEARNING.get(kind, "relu"), float(w.get("k", 0.0)), w, subtracts, *where)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'ae.pt'} is no {kind}: {error} is not in it") from error
 
@@ -220,12 +223,17 @@ _DICTIONARY_LEARNING: dict[str, Activation] = {
 
 
 def _built(
-    activation: Activation, sparsity: float, weights: dict[str, Tensor], subtracts_b_dec: bool, layer: int | None
+    activation: Activation,
+    sparsity: float,
+    weights: dict[str, Tensor],
+    subtracts_b_dec: bool,
+    model: str | None,
+    layer: int | None,
 ) -> SAE:
     """An SAE with these weights."""
     d_sae, d_in = weights["W_dec"].shape
     sae = SAE(d_in, d_sae, activation, sparsity, "none")
-    sae.layer = layer
+    sae.model, sae.layer = model, layer
     with torch.no_grad():
         sae.free.copy_(weights["W_enc"].T)
         sae.W_dec.copy_(weights["W_dec"])

@@ -229,9 +229,8 @@ def _train(spec: RunSpec, pool: Activations, progress: Callable[[int], object] |
     if not _whole(work):
         work.mkdir(parents=True, exist_ok=True)
         sae, seconds = train(spec, pool, work, progress=progress)
-        sae.layer = spec.layer
+        sae.model, sae.layer = spec.model, spec.layer
         metadata = {
-            "model_name": spec.model,
             "hook_name": pool.hook,
             "context_size": spec.context,
             "prepend_bos": True,

@@ -48,7 +48,9 @@ class SAE(nn.Module):
         super().__init__()
         check_architecture(d_in, d_sae, activation, sparsity, constraint, init)
         self.activation, self.sparsity, self.constraint = activation, sparsity, constraint
-        self.layer: int | None = None  # whose residual stream it was trained on, where that is known
+        # Whose residual stream it was trained on, where that is known.
+        self.model: str | None = None
+        self.layer: int | None = None
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randn(d_sae, d_in, generator=generator)
         rows *= (1.0 if init == "unit" else 0.1) / rows.norm(dim=1, keepdim=True)
@@ -121,7 +123,7 @@ class SAE(nn.Module):
             raw.b_enc.copy_(self.b_enc)
             raw.b_dec.copy_(self.b_dec / scale + mean)
             raw.threshold = self.threshold.clone()
-        raw.layer = self.layer
+        raw.model, raw.layer = self.model, self.layer
         return raw.requires_grad_(False)
 
 

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from aligned import text
 from aligned.alignment import Constraint
-from aligned.sae import Activation, Init, check_architecture
+from aligned.sae import SAE, Activation, Init, check_architecture
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,10 @@ class RunSpec:
     @property
     def steps(self) -> int:
         return self.tokens // self.batch
+
+    def start(self, d_in: int) -> SAE:
+        """The SAE as training finds it: what stability at initialisation is measured on."""
+        return SAE(d_in, self.d_sae, self.activation, self.sparsity, self.constraint, self.init, self.seed)
 
     def to_json(self) -> str:
         """The canonical form: keys in order, one line."""

@@ -20,7 +20,6 @@ from tqdm import tqdm
 from aligned import runs
 from aligned.activations import Activations, Pool, store
 from aligned.runs import Run
-from aligned.sae import SAE
 from aligned.spec import RunSpec
 from aligned.train import Trainer
 
@@ -224,8 +223,7 @@ def _plan(specs: Sequence[RunSpec], missing: list[RunSpec], cores: int) -> str:
 def _tokens_per_second(d_in: int, spec: RunSpec) -> float:
     """Measured, on a few steps with random activations."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    sae = SAE(d_in, spec.d_sae, spec.activation, spec.sparsity, spec.constraint, spec.init).to(device)
-    trainer = Trainer(sae, spec)
+    trainer = Trainer(spec.start(d_in).to(device), spec)
     x = torch.randn(spec.batch, d_in, device=device) / d_in**0.5
     trainer.update(x)
     start = time.perf_counter()

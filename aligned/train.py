@@ -304,9 +304,7 @@ def train(
         from aligned.kernels_cpu import keep_freed_memory  # here, for Numba takes long to import
 
         keep_freed_memory()
-    sae = SAE(
-        activations.d_in, spec.d_sae, spec.activation, spec.sparsity, spec.constraint, spec.init, spec.seed
-    ).to(device)  # fmt: skip
+    sae = spec.start(activations.d_in).to(device)
     trainer = Trainer(sae, spec)
     place, log = folder / "checkpoint.safetensors", folder / "log.csv"
     rows, before = _resume(trainer, place)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from aligned import labels, text
-from aligned.evals.concepts import codes_by_feature, concepts
+from aligned.evals.concepts import concepts
 from aligned.labels import CONCEPTS, LEXICAL, PYTHON, from_table, labelled_blocks
 from aligned.model import LanguageModel
 from aligned.sae import SAE
@@ -170,15 +170,6 @@ def test_threshold_and_concept_are_the_best_of_all() -> None:
             f1 = 2 * (said & holds[:300]).sum(0) / (said.sum() + holds[:300].sum(0))
             best = max(best, f1.max().item())
         assert table.f1_chosen[j] == pytest.approx(best, abs=1e-6)
-
-
-@pytest.mark.parametrize("activation", ["relu", "topk", "batchtopk"])
-def test_codes_by_feature_are_the_codes(activation: str) -> None:
-    sae = SAE(16, 300, activation, 0 if activation == "relu" else 5, "none")  # type: ignore[arg-type]
-    sae.threshold.fill_(0.4)
-    x = torch.randn(100, 16, generator=torch.Generator().manual_seed(0))
-    found = np.concatenate(list(codes_by_feature(sae, x)), axis=1)
-    assert np.allclose(found, sae.encode(x).detach().numpy(), atol=1e-6)
 
 
 def test_what_does_not_fit_is_refused(planted: tuple[SAE, torch.Tensor, np.ndarray]) -> None:

@@ -12,7 +12,7 @@ from sae_lens.saes.sae import SAEMetadata
 
 import aligned
 from aligned.evals import recovery
-from aligned.evals.concepts import codes_by_feature
+from aligned.evals.codes import codes
 from aligned.interop import load, load_saelens, save_saelens
 from aligned.model import LanguageModel
 from aligned.runs import Run
@@ -158,8 +158,7 @@ def test_a_saelens_sae_of_any_kind_is_read(theirs: Any, tmp_path: Path, monkeypa
         assert torch.allclose(ours.encode(x), expected, atol=1e-5)
     assert torch.allclose(ours(x), theirs(x), atol=1e-4)
     assert ours.layer == 4  # hook_resid_pre of layer 5
-    codes = torch.cat([torch.from_numpy(f) for f in codes_by_feature(ours, x)], dim=1)
-    assert torch.allclose(codes, ours.encode(x), atol=1e-5)
+    assert torch.allclose(torch.from_numpy(codes(ours, x).toarray()), ours.encode(x), atol=1e-5)
 
     monkeypatch.setattr(sae_lens.SAE, "from_pretrained", lambda release, sae_id: theirs)
     assert torch.equal(load("some-release", "layer_5").W_dec, ours.W_dec)
@@ -230,7 +229,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(ValueError, match=r"holds a CrossCoder; those that can be read: AutoEncoder, "):
         load(tmp_path)
     (tmp_path / "config.json").write_text('{"trainer": {"dict_class": "BatchTopKSAE"}}')
-    with pytest.raises(ValueError, match="sparsity is 0.0; for batchtopk it is k"):
+    with pytest.raises(ValueError, match=r"sparsity is 0\.0; for batchtopk it is k"):
         load(tmp_path)
 
     class Trap:

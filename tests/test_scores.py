@@ -87,7 +87,25 @@ def test_an_error_that_is_noise_is_no_dark_matter() -> None:
     with torch.no_grad():
         rows = torch.cat([torch.eye(8), -torch.eye(8)])
         exact.W_dec.copy_(rows), exact.free.copy_(rows)
-    assert behaviour(exact, x)["error"] == pytest.approx(0, abs=1e-5)
+    found = behaviour(exact, x)
+    assert found["error"] == pytest.approx(0, abs=1e-5)
+    assert found["dark_matter"] == 0
+
+
+def test_sums_over_chunks_are_the_direct_computation() -> None:
+    generator = torch.Generator().manual_seed(3)
+    x = 5 + torch.randn(9001, 8, generator=generator) @ torch.randn(8, 8, generator=generator)
+    sae = SAE(8, 40, "topk", 2, "none", seed=1).requires_grad_(False)
+    found, x_hat = behaviour(sae, x), sae(x)
+    error, half = (x - x_hat).double(), 4500
+    one = torch.cat([x, torch.ones(len(x), 1)], dim=1).double()
+    missed = error[half:] - one[half:] @ torch.linalg.lstsq(one[:half], error[:half]).solution
+    share = 1 - missed.square().sum() / (error[half:] - error[half:].mean(0)).square().sum()
+    assert found["dark_matter"] == pytest.approx(share.item(), abs=1e-6)
+    centred, centred_hat = x - x.mean(0), x_hat - x_hat.mean(0)
+    factor = torch.linalg.lstsq(centred_hat.reshape(-1, 1), centred.reshape(-1, 1)).solution.item()
+    assert found["shrinkage"] == pytest.approx(factor - 1, abs=1e-4)
+    assert found["error"] == pytest.approx((error.norm(dim=1) / centred.norm(dim=1)).mean().item(), rel=1e-4)
 
 
 def test_too_few_activations_are_refused() -> None:

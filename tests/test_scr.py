@@ -67,7 +67,7 @@ def test_the_shortcut_by_mean_codes_is_the_ablation_token_by_token(data: tuple[T
     found = scr(sae, probes, train, test, (3,)).set_index("removed").ablated["b"]
     f = sae.encode(test.x)
     holds, learn = train.b, train.balanced
-    codes = [mean_codes(sae, train, learn & half).mean(0) for half in (holds, ~holds)]
+    codes = [torch.from_numpy(mean_codes(sae, train, learn & half).mean(0)) for half in (holds, ~holds)]
     effect = (codes[0] - codes[1]).abs() * (sae.W_dec @ probes.b.weight).abs()
     error = test.x - sae.decode(f)
     f[..., effect.topk(3).indices] = 0
@@ -98,7 +98,7 @@ def test_what_does_not_fit_is_refused(data: tuple[Texts, Texts, Texts]) -> None:
     train, validation, test = data
     probes = train_probes(train, validation)
     with pytest.raises(ValueError, match="width 16, and the SAE reads 8"):
-        scr(SAE(8, 40), probes, train, test)
+        scr(SAE(8, 40), probes, train, test, (2,))
     with pytest.raises(ValueError, match="500 features are to be ablated, and the SAE has 32"):
         scr(axes(), probes, train, test)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
+import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
-from aligned.evals import stability as measures
 from aligned.evals.stability import match, max_cosine, over_seeds, stability
 from aligned.sae import SAE
+from aligned.spec import RunSpec
 
 
 def rows(n: int, d: int, seed: int) -> torch.Tensor:
@@ -27,7 +30,7 @@ def planted(noise: float = 0.0, d_sae: int = 200) -> tuple[SAE, SAE, torch.Tenso
 
 
 def test_max_cosine_is_the_greatest_of_all_cosines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measures, "_CHUNK", 7)
+    monkeypatch.setattr(sys.modules["aligned.evals.stability"], "_CHUNK", 7)
     a, b = rows(20, 8, 0), 3 * rows(30, 8, 1)
     every = torch.nn.functional.cosine_similarity(a[:, None], b[None], dim=2)
     assert torch.allclose(max_cosine(a, b), every.amax(1), atol=1e-6)
@@ -68,6 +71,15 @@ def test_unrelated_dictionaries_share_nothing() -> None:
     found = stability(a, b)
     assert found["shared"] < 0.01
     assert found["pw_mcc"] < found["mmcs"] < 0.6
+
+
+def test_at_initialisation_seeds_share_nothing_but_what_chance_gives() -> None:
+    spec = RunSpec(d_sae=500, constraint="projected")
+    a, b = (replace(spec, seed=seed).start(128) for seed in (0, 1))
+    assert torch.equal(a.W_dec, spec.start(128).W_dec)
+    found = stability(a, b)
+    assert found["shared"] == 0
+    assert found["mmcs"] == pytest.approx((2 * math.log(500) / 128) ** 0.5, abs=0.05)  # of random directions
 
 
 def test_only_alive_features_are_looked_at() -> None:

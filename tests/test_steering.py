@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from aligned.evals.steering import rises, steering
+from aligned.evals.steering import best_features, rises, steering, success_rate
 from aligned.labels import LEXICAL
 from aligned.model import LanguageModel
 from aligned.sae import SAE
@@ -60,6 +61,21 @@ def test_by_chance_a_twentieth_succeeds() -> None:
     assert np.mean([rises(rng.normal(0, 1, 30)) < 0.05 for _ in range(200)]) == pytest.approx(0.05, abs=0.04)
 
 
+def test_the_best_features_are_those_of_the_half_they_were_chosen_on() -> None:
+    table = pd.DataFrame(
+        {"concept": ["comma", "loop body", "dot", None, "comment"], "f1_chosen": [0.3, 0.9, 0.8, 0, 0.5], "f1": 0.1}
+    )
+    assert best_features(table, 2).index.tolist() == [2, 4]
+    with pytest.raises(ValueError, match="4 features are to be steered with, and 3 have a concept"):
+        best_features(table, 4)
+
+
+def test_the_success_rate_has_wilsons_interval() -> None:
+    rate, low, high = success_rate(pd.DataFrame({"success": [True] * 8 + [False] * 2}))
+    assert rate == 0.8
+    assert (low, high) == pytest.approx((0.4902, 0.9433), abs=1e-3)  # of Wilson's formula
+
+
 def test_what_cannot_be_measured_is_refused(model: LanguageModel, blocks: torch.Tensor, sae: SAE) -> None:
     with pytest.raises(ValueError, match=f"loop body cannot be counted .* there are {LEXICAL[0]}"):
         steering(sae, model, [0], ["loop body"], blocks[:, :16])
@@ -67,5 +83,13 @@ def test_what_cannot_be_measured_is_refused(model: LanguageModel, blocks: torch.
         steering(sae, model, [0], ["comment", "comment"], blocks[:, :16])
     with pytest.raises(ValueError, match="at most 256 tokens"):
         steering(sae, model, [0], ["comment"], blocks, length=200)
+    other = SAE(model.d_in, 40)
+    other.model = "EleutherAI/pythia-14m"
+    with pytest.raises(
+        ValueError, match=r"trained on EleutherAI/pythia-14m, and the model is embedded; .* set sae\.model"
+    ):
+        steering(other, model, [0], ["comment"], blocks[:, :16], layer=3)
+    with pytest.raises(ValueError, match="does not say which layer"):
+        steering(SAE(model.d_in, 40), model, [0], ["comment"], blocks[:, :16])
     with pytest.raises(ValueError, match="width 8, and embedded has width 128"):
         steering(SAE(8, 40), model, [0], ["comment"], blocks, layer=3)

@@ -38,17 +38,18 @@ def behaviour(sae: SAE, x: Float[Tensor, "n d_in"]) -> dict[str, object]:
         raise ValueError(f"these activations have width {x.shape[1]}, and the SAE reads {sae.d_in}")
     if len(x) < 4 * sae.d_in:
         raise ValueError(f"a linear map of width {sae.d_in} needs {4 * sae.d_in} activations, and there are {len(x)}")
-    fired = torch.zeros(sae.d_sae)
-    l0, errors, reconstructions = [], [], []
-    for part in x.split(_TOKENS):
-        f = sae.encode(part.float())
-        fired += (f > 0).sum(0)
-        l0.append((f > 0).sum(1))
-        reconstructions.append(sae.decode(f))
-        errors.append(part.float() - reconstructions[-1])
-    error, x_hat = torch.cat(errors), torch.cat(reconstructions)
-    centred = x.float() - x.float().mean(0)
-    centred_hat = x_hat - x_hat.mean(0)
+    middle, mean = len(x) // 2, x.mean(0, dtype=torch.float32)
+    fired, l0, ratio = torch.zeros(sae.d_sae), [], 0.0
+    fit, rest = _Moments(sae.d_in), _Moments(sae.d_in)
+    for moments, half in ((fit, x[:middle]), (rest, x[middle:])):
+        for part in half.split(_TOKENS):
+            part = part.float()
+            f = sae.encode(part)
+            error = part - sae.decode(f)
+            fired += (f > 0).sum(0)
+            l0.append((f > 0).sum(1))
+            ratio += (error.norm(dim=1) / (part - mean).norm(dim=1)).double().sum().item()
+            moments.add(part, error)
     quantiles = torch.cat(l0).float().quantile(torch.tensor([0.05, 0.5, 0.95])).tolist()
     density = fired / len(x)
     bins, low, high = DENSITIES
@@ -58,17 +59,50 @@ def behaviour(sae: SAE, x: Float[Tensor, "n d_in"]) -> dict[str, object]:
         "dead": (density == 0).float().mean().item(),
         "dense": (density > 0.1).float().mean().item(),
         **dict(zip(("l0_p05", "l0_p50", "l0_p95"), quantiles)),
-        "error": (error.norm(dim=1) / centred.norm(dim=1)).mean().item(),
-        "shrinkage": ((centred * centred_hat).sum() / centred_hat.square().sum()).item() - 1,
-        "dark_matter": _explained(x.float(), error),
+        "error": ratio / len(x),
+        "shrinkage": _shrinkage(fit + rest),
+        "dark_matter": _dark_matter(fit, rest),
     }
 
 
-def _explained(x: Float[Tensor, "n d_in"], y: Float[Tensor, "n d_in"]) -> float:
-    """The share of y's variance, over the second half, that the best linear map of x on the first half predicts."""
-    half = len(x) // 2
-    one = torch.cat([x, torch.ones(len(x), 1)], dim=1).double()
-    solution = torch.linalg.lstsq(one[:half], y[:half].double()).solution
-    rest = y[half:].double()
-    missed = (rest - one[half:] @ solution).square().sum()
-    return 1 - (missed / (rest - rest.mean(0)).square().sum()).item()
+class _Moments:
+    """Sums over tokens of z and z z^T, for z = (x, error), in float64: what any linear map is fitted and scored by."""
+
+    def __init__(self, d_in: int) -> None:
+        self.n, self.sum = 0, torch.zeros(2 * d_in, dtype=torch.float64)
+        self.square = torch.zeros(2 * d_in, 2 * d_in, dtype=torch.float64)
+
+    def add(self, x: Float[Tensor, "n d_in"], error: Float[Tensor, "n d_in"]) -> None:
+        z = torch.cat([x, error], dim=1).double()
+        self.n += len(z)
+        self.sum += z.sum(0)
+        self.square += z.T @ z
+
+    def __add__(self, other: _Moments) -> _Moments:
+        total = _Moments(len(self.sum) // 2)
+        total.n, total.sum, total.square = self.n + other.n, self.sum + other.sum, self.square + other.square
+        return total
+
+    def centred(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Means of x and error; sums of their products about the means: x x^T, x e^T, e e^T."""
+        mean = self.sum / self.n
+        s = self.square - self.n * mean[:, None] * mean
+        d = len(mean) // 2
+        return mean[:d], mean[d:], s[:d, :d], s[:d, d:], s[d:, d:]
+
+
+def _shrinkage(all_of_it: _Moments) -> float:
+    _, _, xx, xe, ee = all_of_it.centred()  # x_hat = x - e
+    return ((xx - xe).trace() / (xx - 2 * xe + ee).trace()).item() - 1
+
+
+def _dark_matter(fit: _Moments, rest: _Moments) -> float:
+    """The share of the error's variance over the second half that the best affine map of x on the first predicts."""
+    x1, e1, xx, xe, _ = fit.centred()
+    W = torch.linalg.lstsq(xx, xe, driver="gelsd").solution
+    x2, e2, xx, xe, ee = rest.centred()
+    if ee.trace() <= 1e-12 * xx.trace():
+        return 0.0  # no error, and nothing to predict
+    off = (e2 - e1) - (x2 - x1) @ W
+    missed = ee.trace() - 2 * (W * xe).sum() + (W * (xx @ W)).sum() + rest.n * off.square().sum()
+    return 1 - (missed / ee.trace()).item()

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from aligned.alignment import alignment_score
-from aligned.evals.concepts import codes_by_feature
+from aligned.evals.codes import by_feature
 from aligned.sae import SAE
 
 BEFORE, AFTER = 12, 6  # tokens shown around the strongest one
@@ -91,15 +91,15 @@ def pages(
     if wrong := [i for i in features if not 0 <= i < sae.d_sae]:
         raise ValueError(f"there is no feature {', '.join(map(str, wrong))}; the SAE has 0 to {sae.d_sae - 1}")
     scores = alignment_score(sae)
-    found = []
-    parts = codes_by_feature(sae, x[keep], torch.tensor(features))
-    for part, here in zip(parts, torch.tensor(features).split(128)):
-        for column, feature in enumerate(here.tolist()):
+    found: list[Page] = []
+    for f in by_feature(sae, x[keep], torch.tensor(features)):
+        for column in range(f.shape[1]):
             values = np.zeros(tokens.shape, dtype=np.float32)
-            values[keep.numpy()] = part[:, column]
+            values[keep.numpy()] = f[:, [column]].toarray().ravel()
             shown = tuple(_context(words, tokens[b], values[b], at) for b, at in _peaks(values, contexts))
-            density = float((part[:, column] > 0).mean())
-            found.append(Page(feature, scores[feature].item(), density, shown))
+            feature = features[len(found)]
+            density = f.indptr[column + 1] - f.indptr[column]
+            found.append(Page(feature, scores[feature].item(), float(density / f.shape[0]), shown))
     return found
 
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from aligned.evals.fits import layer_of
 from aligned.model import LanguageModel
 from aligned.sae import SAE
 
@@ -36,13 +37,9 @@ def recovery(
         batch: blocks at once.
 
     Raises:
-        ValueError: no layer known, or an SAE of another width than the model's.
+        ValueError: an SAE of another model, or no layer known.
     """
-    layer = sae.layer if layer is None else layer
-    if layer is None:
-        raise ValueError("this SAE does not say which layer it was trained on: give layer=...")
-    if sae.d_in != model.d_in:
-        raise ValueError(f"this SAE reads activations of width {sae.d_in}, and {model.name} has width {model.d_in}")
+    layer = layer_of(sae, model, layer)
     sae = sae.to(model.device)
     clean, zero = model.clean_and_zero_loss(tokens, layer, batch)
     measured = _Sums(sae)

@@ -11,21 +11,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from aligned.evals.codes import codes
 from aligned.intervals import interval
 from aligned.sae import SAE
 
 if TYPE_CHECKING:
     import pandas as pd
+    from scipy.sparse import csr_array
 
 ABLATED = (2, 5, 10, 20, 50, 100, 500)
 # Of SAEBench's probes.
 EPOCHS, BATCH, LR, L1 = 20, 16, 1e-3, 1e-3
-_CODES = 2**26  # held at once
+_TEXTS = 512  # encoded at once
 
 
 @dataclass(frozen=True)
@@ -165,8 +168,6 @@ def scr(sae: SAE, probes: Probes, train: Texts, test: Texts, ablated: Sequence[i
     """
     import pandas as pd
 
-    if train.x.shape[2] != sae.d_in:
-        raise ValueError(f"these activations have width {train.x.shape[2]}, and the SAE reads {sae.d_in}")
     if max(ablated) > sae.d_sae:
         raise ValueError(f"{max(ablated)} features are to be ablated, and the SAE has {sae.d_sae}")
     learn, even = train.balanced, test.balanced
@@ -179,14 +180,15 @@ def scr(sae: SAE, probes: Probes, train: Texts, test: Texts, ablated: Sequence[i
         own: Probe = getattr(probes, kept)
         other: Probe = getattr(probes, removed)
         holds = getattr(train, removed)[learn]
-        difference = f_train[holds].mean(0) - f_train[~holds].mean(0)
-        effect = difference.abs() * (sae.W_dec @ other.weight).abs()
+        difference = f_train[holds.numpy()].mean(0) - f_train[~holds.numpy()].mean(0)
+        effect = torch.from_numpy(difference).abs() * (sae.W_dec @ other.weight).abs()
         order = effect.argsort(descending=True)[: int((effect > 0).sum())]
         y = getattr(test, kept)[even]
         clean, biased = own.accuracy(x, y), leaning[kept]
         for n in ablated:
             top = order[:n]
-            accuracy = probes.biased.accuracy(x - f_test[:, top] @ sae.W_dec[top], y)
+            taken_out = torch.from_numpy(f_test[:, top.numpy()] @ sae.W_dec[top].numpy())
+            accuracy = probes.biased.accuracy(x - taken_out, y)
             score = (accuracy - biased) / (clean - biased) if clean - biased >= 0.001 else 0.0
             rows.append((removed, n, score, clean, biased, accuracy, kept == harder))
     return pd.DataFrame(rows, columns=["removed", "n", "scr", "clean", "biased", "ablated", "harder"])
@@ -224,11 +226,17 @@ def over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["direction", "n", "scr", "low", "high", "seeds"])
 
 
-def mean_codes(sae: SAE, texts: Texts, of: Bool[Tensor, " texts"]) -> Float[Tensor, "some d_sae"]:
-    """The mean code of each of some texts."""
-    at_once = max(1, _CODES // (texts.x.shape[1] * sae.d_sae))
-    parts = zip(texts.x[of].split(at_once), texts.keep[of].split(at_once))
-    return torch.cat([_mean(sae.encode(x.float()), keep) for x, keep in parts])
+def mean_codes(sae: SAE, texts: Texts, of: Bool[Tensor, " texts"]) -> csr_array:
+    """The mean code of each of some texts, `[some, d_sae]`."""
+    from scipy.sparse import csr_array, vstack
+
+    means = []
+    for x, keep in zip(texts.x[of].split(_TEXTS), texts.keep[of].split(_TEXTS)):
+        weights = (keep.float() / keep.sum(1, keepdim=True))[keep].numpy()
+        starts = torch.cat([torch.zeros(1, dtype=torch.long), keep.sum(1).cumsum(0)]).numpy()
+        averages = csr_array((weights, np.arange(len(weights)), starts))  # [texts, their tokens]
+        means.append(averages @ codes(sae, x[keep]))
+    return vstack(means, format="csr")
 
 
 def _mean(x: Float[Tensor, "texts tokens d"], keep: Bool[Tensor, "texts tokens"]) -> Float[Tensor, "texts d"]:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from aligned.evals.fits import layer_of
 from aligned.labels import CONCEPTS, LEXICAL, lexical_words
 from aligned.model import LanguageModel
 from aligned.sae import SAE
@@ -61,15 +62,11 @@ def steering(
 
     Raises:
         ValueError: a concept that cannot be counted, other numbers of features and concepts, no layer known, an SAE of
-            another width than the model's, or blocks that would grow longer than the model takes.
+            another model, or blocks that would grow longer than the model takes.
     """
     import pandas as pd
 
-    layer = sae.layer if layer is None else layer
-    if layer is None:
-        raise ValueError("this SAE does not say which layer it was trained on: give layer=...")
-    if sae.d_in != model.d_in:
-        raise ValueError(f"this SAE reads activations of width {sae.d_in}, and {model.name} has width {model.d_in}")
+    layer = layer_of(sae, model, layer)
     if len(features) != len(concepts):
         raise ValueError(f"there are {len(features)} features and {len(concepts)} concepts")
     if unknown := set(concepts) - set(LEXICAL):
@@ -91,6 +88,34 @@ def steering(
         rows.append((feature, concept, before.mean(), after.mean(), p, p < SIGNIFICANT, plain_ce, ce))
     names = ["feature", "concept", "unsteered", "steered", "p", "success", "ce_unsteered", "ce_steered"]
     return pd.DataFrame(rows, columns=names)
+
+
+def best_features(table: pd.DataFrame, m: int) -> pd.DataFrame:
+    """The m features that detect a concept best which can be counted in any text.
+
+    Args:
+        table: of `aligned.evals.concepts`. Features are ranked by `f1_chosen`, of the half of the text on which their
+            concepts were chosen, so that `f1` stays a measure of them.
+        m: how many.
+
+    Raises:
+        ValueError: fewer features with such a concept.
+    """
+    countable = table[table.concept.isin(LEXICAL)]
+    if len(countable) < m:
+        raise ValueError(
+            f"{m} features are to be steered with, and {len(countable)} have a concept that can be counted"
+        )
+    return countable.nlargest(m, "f1_chosen")
+
+
+def success_rate(steered: pd.DataFrame) -> tuple[float, float, float]:
+    """The share of features whose steering succeeded, with its 95 % interval (Wilson's). By chance it is 5 %."""
+    from scipy.stats import binomtest
+
+    found = binomtest(int(steered.success.sum()), len(steered))
+    low, high = found.proportion_ci(method="wilson")
+    return found.statistic, low, high
 
 
 def rises(differences: Float[np.ndarray, " n"], seed: int = 0) -> float:

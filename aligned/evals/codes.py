@@ -1,0 +1,55 @@
+"""The codes of many activations at once. They are sparse, so memory goes with the active features alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from aligned.sae import SAE
+from aligned.sparse import positive, topk
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_array, csr_array
+
+_DENSE = 2**25  # pre-activations held at once
+_CODES = 2**28  # codes held at once; 8 bytes each, and as much again to sort them
+
+
+@torch.no_grad()
+def codes(sae: SAE, x: Float[Tensor, "n d_in"], features: Int[Tensor, " some"] | None = None) -> csr_array:
+    """`sae.encode(x)` as a sparse array, `[n, d_sae]`; or `[n, some]`, of the features that are named.
+
+    Raises:
+        ValueError: activations of another width than the SAE's.
+    """
+    from scipy.sparse import csr_array, vstack
+
+    if x.shape[1] != sae.d_in:
+        raise ValueError(f"these activations have width {x.shape[1]}, and the SAE reads {sae.d_in}")
+    keeps_k = sae.activation in ("topk", "batchtopk") and not sae.has_threshold
+    parts = []
+    for part in x.split(max(1, min(4096, _DENSE // sae.d_sae))):
+        f = sae.pre_activations(part.float())
+        if sae.has_threshold:
+            f *= f > sae.threshold
+        kept = topk(f, sae.k) if keeps_k else positive(f)
+        whole = csr_array((kept.values.numpy(), kept.features.numpy(), kept.starts.numpy()), shape=f.shape)
+        whole.eliminate_zeros()
+        parts.append(whole if features is None else whole[:, features.numpy()])
+    return vstack(parts, format="csr")
+
+
+def by_feature(
+    sae: SAE, x: Float[Tensor, "n d_in"], features: Int[Tensor, " some"] | None = None
+) -> Iterator[csc_array]:
+    """The codes, feature by feature: of all features, or of those that are named. They come in one piece where they are
+    sparse, and as many features at a time as there is room for where they are not."""
+    wanted = torch.arange(sae.d_sae) if features is None else features
+    sample = x[:: max(1, len(x) // 4096)]
+    expected = codes(sae, sample, wanted).nnz * len(x) / len(sample)
+    for some in wanted.split(max(1, int(len(wanted) * min(1.0, _CODES / max(expected, 1))))):
+        yield codes(sae, x, some if len(some) < sae.d_sae else None).tocsc()
