@@ -1,10 +1,16 @@
-"""`dictionary_learning` 0.1.0, the stack behind the paper, without the parts of it that need a language model."""
+"""The stack behind the paper: `dictionary_learning` 0.1.0, without the parts of it that need a language model, to train;
+SAEBench 0.6.0, its SCR, to measure."""
 
 from __future__ import annotations
 
 import sys
 import types
 from typing import Any
+
+import torch
+
+from aligned.evals.scr import Texts
+from aligned.sae import SAE
 
 stub = types.ModuleType("nnsight")
 stub.LanguageModel = object  # type: ignore[attr-defined]
@@ -30,3 +36,47 @@ def trainer(activation: str, steps: int, d_in: int, d_sae: int, sparsity: float,
         )  # fmt: skip
     kind = TopKTrainer if activation == "topk" else BatchTopKTrainer
     return kind(**common, k=int(sparsity), threshold_start_step=warmup)
+
+
+def by_saebench(
+    sae: SAE, train: Texts, validation: Texts, test: Texts, ns: list[int], epochs: int
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """SAEBench's probes, trained by itself, and its SCR scores. It takes the epoch that is best on `validation`, and gives
+    it its test texts there."""
+    from sae_bench.evals.scr_and_tpp import main as saebench
+    from sae_bench.evals.sparse_probing.probe_training import train_probe_on_activations
+    from sae_bench.sae_bench_utils.activation_collection import create_meaned_model_activations
+
+    theirs_train, theirs_test = _in_saebench_form(train), _in_saebench_form(test)
+    means = [
+        create_meaned_model_activations(form) for form in (theirs_train, _in_saebench_form(validation), theirs_test)
+    ]
+    trained, _ = train_probe_on_activations(
+        means[0],
+        means[1],
+        use_sklearn=False,
+        epochs=epochs,
+        perform_scr=True,
+        l1_penalty=1e-3,
+        early_stopping_patience=epochs,
+    )
+    torch.set_grad_enabled(True)
+    classes = ["male / female", "professor / nurse", "male_professor / female_nurse"]
+    effects = saebench.get_all_node_effects_for_one_sae(sae, trained, classes, True, theirs_train, 125)
+    ablated = saebench.perform_feature_ablations(trained, sae, 125, theirs_test, effects, ns, classes, 500, True)
+    clean = saebench.get_probe_test_accuracy(trained, classes, means[2], 500, True)
+    return trained, saebench.get_scr_plotting_dict(ablated, clean)
+
+
+def _in_saebench_form(texts: Texts) -> dict[str, torch.Tensor]:
+    """Its six sets of activations, by its own names: gender is b, profession is a. It knows special tokens by zeros."""
+    x = texts.x * texts.keep[..., None]
+    even, together = texts.balanced, texts.coinciding
+    return {
+        "male / female": x[even & texts.b],
+        "female_data_only": x[even & ~texts.b],
+        "professor / nurse": x[even & texts.a],
+        "nurse_data_only": x[even & ~texts.a],
+        "male_professor / female_nurse": x[together & texts.a],
+        "female_nurse_data_only": x[together & ~texts.a],
+    }

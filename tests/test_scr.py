@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ import torch
 
 from aligned.evals.scr import Probe, Probes, Texts, fit, mean_codes, over_seeds, scr, train_probes
 from aligned.sae import SAE
+from tests.peer import by_saebench
 
 
 def texts(count: int, seed: int, strength: float = 1.5) -> Texts:
@@ -103,57 +103,14 @@ def test_what_does_not_fit_is_refused(data: tuple[Texts, Texts, Texts]) -> None:
         scr(axes(), probes, train, test)
 
 
-def in_saebench_form(texts: Texts) -> dict[str, torch.Tensor]:
-    """Its six sets of activations, by its own names: gender is b, profession is a. It knows special tokens by zeros."""
-    x = texts.x * texts.keep[..., None]
-    even, together = texts.balanced, texts.coinciding
-    return {
-        "male / female": x[even & texts.b],
-        "female_data_only": x[even & ~texts.b],
-        "professor / nurse": x[even & texts.a],
-        "nurse_data_only": x[even & ~texts.a],
-        "male_professor / female_nurse": x[together & texts.a],
-        "female_nurse_data_only": x[together & ~texts.a],
-    }
-
-
 NS = [2, 5, 20]
-
-
-def by_saebench(
-    sae: SAE, train: Texts, validation: Texts, test: Texts, epochs: int
-) -> tuple[dict[str, Any], dict[str, float]]:
-    """Its probes, trained by itself, and its scores."""
-    from sae_bench.evals.scr_and_tpp import main as saebench
-    from sae_bench.evals.sparse_probing.probe_training import train_probe_on_activations
-    from sae_bench.sae_bench_utils.activation_collection import create_meaned_model_activations
-
-    theirs_train, theirs_test = in_saebench_form(train), in_saebench_form(test)
-    means = [
-        create_meaned_model_activations(form) for form in (theirs_train, in_saebench_form(validation), theirs_test)
-    ]
-    trained, _ = train_probe_on_activations(
-        means[0],
-        means[1],
-        use_sklearn=False,
-        epochs=epochs,
-        perform_scr=True,
-        l1_penalty=1e-3,
-        early_stopping_patience=epochs,
-    )
-    torch.set_grad_enabled(True)
-    classes = ["male / female", "professor / nurse", "male_professor / female_nurse"]
-    effects = saebench.get_all_node_effects_for_one_sae(sae, trained, classes, True, theirs_train, 125)
-    ablated = saebench.perform_feature_ablations(trained, sae, 125, theirs_test, effects, NS, classes, 500, True)
-    clean = saebench.get_probe_test_accuracy(trained, classes, means[2], 500, True)
-    return trained, saebench.get_scr_plotting_dict(ablated, clean)
 
 
 def test_with_the_same_probes_scores_are_those_of_saebench(data: tuple[Texts, Texts, Texts]) -> None:
     train, validation, test = data
     sae = SAE(16, 60, "topk", 5, "none", seed=3).requires_grad_(False)
     torch.manual_seed(0)
-    trained, theirs = by_saebench(sae, train, validation, test, epochs=2)
+    trained, theirs = by_saebench(sae, train, validation, test, NS, epochs=2)
     classes = ("professor / nurse", "male / female", "male_professor / female_nurse")
     nets = [trained[name].net for name in classes]
     ours = scr(sae, Probes(*(Probe(net.weight[0].detach(), net.bias[0].detach()) for net in nets)), train, test, NS)
@@ -173,7 +130,7 @@ def test_with_probes_of_their_own_both_agree_within_the_probes_noise(data: tuple
         found = scr(sae, train_probes(train, test, seed), train, test, NS)
         ours.append(found[found.harder].scr.to_numpy())
         torch.manual_seed(seed)
-        _, scores = by_saebench(sae, train, test, test, epochs=20)
+        _, scores = by_saebench(sae, train, test, test, NS, epochs=20)
         theirs.append([scores[f"scr_metric_threshold_{n}"] for n in NS])
     ours, theirs = np.array(ours), np.array(theirs)
     error = ((ours.var(0, ddof=1) + theirs.var(0, ddof=1)) / 6) ** 0.5
