@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from aligned.claims import at_equal_l0, by_l0
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from IPython.display import HTML
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from torch import Tensor
 
 # One colour an arm, the same on every page; Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = {
@@ -99,6 +102,41 @@ def difference_over_l0(ax: Axes, records: pd.DataFrame, metric: str, name: str, 
         ax.fill_between(l0, low, high, color=COLOURS[constraint], alpha=0.18, linewidth=0)
     ax.axhline(0, color=COLOURS["none"], linewidth=1)
     _log_l0(ax, table.l0)
+
+
+def score_histogram(ax: Axes, scores: dict[str, list[Tensor]]) -> None:
+    """Alignment scores of all features of an arm's SAEs, as shares; scores under -0.5 or over 1.5 count at the ends."""
+    import torch
+
+    for arm, of_arm in scores.items():
+        every = torch.cat(of_arm).clamp(-0.5, 1.5).numpy()
+        counts, edges = np.histogram(every, 81, (-0.5125, 1.5125))
+        ax.stairs(counts / len(every), edges, fill=True, alpha=0.7, color=COLOURS[arm], label=label(arm))
+    ax.set_yscale("log")
+    ax.set_xlabel("alignment score")
+    ax.set_ylabel("share of features")
+    ax.legend(frameon=False)
+
+
+def scr_over_n(ax: Axes, tables: dict[str, pd.DataFrame], direction: str) -> None:
+    """SCR over the number of ablated features, with its interval over seeds, a line an arm.
+
+    Args:
+        ax: where.
+        tables: for each arm, of `aligned.evals.scr.intervals_over_seeds`.
+        direction: `harder`, `both`, `a` or `b`.
+    """
+    for arm, table in tables.items():
+        rows = table[table.direction == direction]
+        ax.plot(rows.n, rows.scr, color=COLOURS[arm], marker="o", markersize=4, label=label(arm))
+        ax.fill_between(rows.n, rows.low, rows.high, color=COLOURS[arm], alpha=0.18, linewidth=0)
+    ax.axhline(0, color="0.6", linewidth=1)
+    ax.set_xscale("log")
+    ax.set_xticks(rows.n, [str(n) for n in rows.n])
+    ax.minorticks_off()
+    ax.set_xlabel("features taken out")
+    ax.set_ylabel("SCR")
+    ax.legend(frameon=False)
 
 
 def _log_l0(ax: Axes, values: pd.Series) -> None:

@@ -2,9 +2,9 @@
 
     python -m benchmarks.scr_agreement               # five pairs of attributes, five seeds; half an hour on two cores
 
-Both choose the probes' epoch on the test windows, as SAEBench does. Differences are due to the probes' random starts and
-orders alone, so they are set against the spread over those. (With the same probes the scores are the same to rounding:
-`tests/test_scr.py`.)
+Both choose the probes' epoch on the test windows, as SAEBench does. Differences come from the probes' random starts and
+orders alone, so they are set against the spread over those. With the same probes the scores are the same to rounding:
+`tests/test_scr.py` asserts that.
 """
 
 from __future__ import annotations

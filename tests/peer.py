@@ -1,5 +1,5 @@
-"""The stack behind the paper: `dictionary_learning` 0.1.0, without the parts of it that need a language model, to train;
-SAEBench 0.6.0, its SCR, to measure."""
+"""The stack behind the paper: `dictionary_learning` 0.1.0 to train, without the parts of it that need a language model;
+SAEBench 0.6.0 to measure, its SCR."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def trainer(activation: str, steps: int, d_in: int, d_sae: int, sparsity: float,
 def by_saebench(
     sae: SAE, train: Texts, validation: Texts, test: Texts, ns: list[int], epochs: int
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """SAEBench's probes, trained by itself, and its SCR scores. It takes the epoch that is best on `validation`, and gives
-    it its test texts there."""
+    """SAEBench's probes, trained by itself, and its SCR. The epoch is the best one on `validation`, where SAEBench
+    has its test texts."""
     from sae_bench.evals.scr_and_tpp import main as saebench
     from sae_bench.evals.sparse_probing.probe_training import train_probe_on_activations
     from sae_bench.sae_bench_utils.activation_collection import create_meaned_model_activations

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from aligned.evals.scr import Probe, Probes, Texts, fit, mean_codes, over_seeds, scr, train_probes
+from aligned.evals.scr import Probe, Probes, Texts, fit, intervals_over_seeds, mean_codes, scr, train_probes
 from aligned.sae import SAE
 from tests.peer import by_saebench
 
@@ -143,7 +143,7 @@ def test_intervals_are_those_over_saes() -> None:
         rows = [("b", 2, of_b, True), ("a", 2, of_a, False), ("b", 2, of_b + 0.2, True), ("a", 2, of_a + 0.2, False)]
         return pd.DataFrame(rows, columns=["removed", "n", "scr", "harder"])  # two pairs of attributes
 
-    found = over_seeds([table(0.1, 0.5), table(0.2, 0.4), table(0.3, 0.3)]).set_index("direction")
+    found = intervals_over_seeds([table(0.1, 0.5), table(0.2, 0.4), table(0.3, 0.3)]).set_index("direction")
     assert found.scr.to_dict() == pytest.approx({"b": 0.3, "a": 0.5, "harder": 0.3, "both": 0.4})
     assert found.seeds.eq(3).all()
     assert (found.low["b"], found.high["b"]) == pytest.approx(
@@ -151,4 +151,4 @@ def test_intervals_are_those_over_saes() -> None:
     )  # t with 2 degrees
     assert found.high["both"] - found.low["both"] == pytest.approx(0, abs=1e-9)
     with pytest.raises(ValueError, match="at least 2"):
-        over_seeds([table(0.1, 0.5)])
+        intervals_over_seeds([table(0.1, 0.5)])

@@ -194,7 +194,7 @@ def scr(sae: SAE, probes: Probes, train: Texts, test: Texts, ablated: Sequence[i
     return pd.DataFrame(rows, columns=["removed", "n", "scr", "clean", "biased", "ablated", "harder"])
 
 
-def over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def intervals_over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """SCR of one kind of SAE, with intervals.
 
     Args:

@@ -1,0 +1,71 @@
+"""Text that nothing was trained on: its tokens, what they are, and a model's activations on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt64
+from torch import Tensor
+
+from aligned import text
+from aligned.labels import PYTHON, Labelling, labelled_blocks
+from aligned.model import LanguageModel
+
+_BLOCKS = 8  # read at once
+_UNLABELLED = Labelling((), lambda doc: np.zeros(len(doc.text) + 1, np.uint64))
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Blocks of held-out text.
+
+    Attributes:
+        tokens: `[n, context]`, BOS first.
+        words: `[n, context]`, each token's labels, bit i for concept i (`aligned.labels`).
+        names: of the concepts; none, where the text is not Python and no labelling was given.
+        x: `[n, context, d_in]`, the residual stream after a layer.
+        keep: `[n, context]`, False at special tokens, which are neither reconstructed nor measured.
+    """
+
+    tokens: Int[Tensor, "n context"]
+    words: UInt64[np.ndarray, "n context"]
+    names: tuple[str, ...]
+    x: Float[Tensor, "n context d_in"]
+    keep: Bool[Tensor, "n context"]
+
+    @property
+    def kept(self) -> tuple[Float[Tensor, "m d_in"], UInt64[np.ndarray, " m"]]:
+        """Activations and labels of the tokens that are not special, in their order."""
+        return self.x[self.keep], self.words[self.keep.numpy()]
+
+
+def held_out(
+    model: LanguageModel,
+    layer: int,
+    tokens: int,
+    context: int = 256,
+    source: str = text.INSTALLED,
+    labelling: Labelling | None = None,
+) -> HeldOut:
+    """Read held-out text.
+
+    Args:
+        model: the language model.
+        layer: whose residual stream.
+        tokens: how many, rounded up to whole blocks; fewer, where the text ends.
+        context: tokens in a block, BOS included.
+        source: as `aligned.text.documents` takes it.
+        labelling: by default Python's for `installed-python`, and none for any other source.
+
+    Raises:
+        ValueError: a layer that the model does not have, blocks that are too long for it, or no text.
+    """
+    model.hook(layer)
+    model.check_context(context)
+    labelling = labelling or (PYTHON if source == text.INSTALLED else _UNLABELLED)
+    docs = text.documents(source, "held_out")
+    found = labelled_blocks(docs, model.tokenizer, context, -(-tokens // context), labelling)
+    x = torch.cat([model.residual(part, layer).cpu() for part in found.tokens.split(_BLOCKS)])
+    return HeldOut(found.tokens, found.words, found.names, x, ~model.is_special(found.tokens))
