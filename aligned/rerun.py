@@ -122,13 +122,17 @@ def figure(notebook: Path, name: str, out: Path) -> Path:
 
 
 def _forget_where_it_ran(notebook: Path) -> None:
-    """Take out papermill's own records: paths of the machine, and times that make every rerun differ."""
+    """Take out papermill's own records and what went to stderr, progress bars and libraries' warnings: paths of the
+    machine, and times that make every rerun differ."""
     import nbformat
 
     nb = nbformat.read(notebook, 4)
     for part in (nb, *nb.cells):
         part.metadata.pop("papermill", None)
         part.metadata.pop("execution", None)
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     nbformat.write(nb, notebook)
 
 

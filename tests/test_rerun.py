@@ -34,6 +34,15 @@ def test_a_changed_parameter_reaches_the_notebook(notebook: Path, tmp_path: Path
     assert nbformat.read(out, 4).cells[-1].outputs[0].text == "5.0 [7] a\n"
 
 
+def test_the_outputs_are_those_of_the_cells_and_say_nothing_of_the_machine(notebook: Path, tmp_path: Path) -> None:
+    nb = nbformat.read(notebook, 4)
+    nb.cells[-1].source = "import sys\nprint('a result')\nprint(sys.executable, file=sys.stderr)"
+    nbformat.write(nb, notebook)
+    out = rerun(notebook, tmp_path / "out.ipynb", {})
+    assert [output.text for output in nbformat.read(out, 4).cells[-1].outputs] == ["a result\n"]
+    assert sys.prefix not in out.read_text()
+
+
 @pytest.mark.parametrize(
     ("given", "error", "says"),
     [
