@@ -60,9 +60,11 @@ def held_out(
         labelling: by default Python's for `installed-python`, and none for any other source.
 
     Raises:
-        ValueError: a layer that the model does not have, blocks that are too long for it, or no text.
+        ValueError: a layer that the model does not have, blocks that are too long for it, no tokens, or no text.
     """
     model.hook(layer)
+    if tokens < 1 or context < 2:
+        raise ValueError(f"tokens is {tokens} and context {context}; they are at least 1 and 2")
     model.check_context(context)
     labelling = labelling or (PYTHON if source == text.INSTALLED else _UNLABELLED)
     docs = text.documents(source, "held_out")

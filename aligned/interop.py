@@ -98,8 +98,19 @@ def load(source: str | Path, sae_id: str | None = None) -> SAE:
         ConnectionError: a release that can't be reached or that SAELens does not know.
     """
     folder = Path(source).expanduser()
+    if folder.is_file():
+        raise FileNotFoundError(f"{folder} is a file; give the folder that it stands in")
     if not folder.is_dir():
-        return _from_release(str(source), sae_id)
+        if isinstance(source, Path) or source.startswith(("/", ".", "~")):
+            raise FileNotFoundError(f"there is no folder {folder}")
+        return _from_release(source, sae_id)
+    try:
+        return _from_folder(folder)
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"{folder} is damaged: {type(error).__name__}, {error}") from error
+
+
+def _from_folder(folder: Path) -> SAE:
     if (folder / "cfg.json").exists():
         config = _read_json(folder / "cfg.json")
         return load_saelens(folder) if "aligned_activation" in config.get("metadata", {}) else _from_saelens(folder)
@@ -232,6 +243,11 @@ def _built(
 ) -> SAE:
     """An SAE with these weights."""
     d_sae, d_in = weights["W_dec"].shape
+    for name, shape in (("W_enc", (d_in, d_sae)), ("b_enc", (d_sae,)), ("b_dec", (d_in,))):
+        if weights[name].shape != shape:
+            raise ValueError(f"{name} is {tuple(weights[name].shape)}, and with this decoder it is {shape}")
+    if broken := [n for n in ("W_enc", "W_dec", "b_enc", "b_dec") if not weights[n].isfinite().all()]:
+        raise ValueError(f"{', '.join(broken)} of this SAE holds numbers that are not finite")
     sae = SAE(d_in, d_sae, activation, sparsity, "none")
     sae.model, sae.layer = model, layer
     with torch.no_grad():

@@ -47,7 +47,7 @@ class LanguageModel:
         self.bridge = TransformerBridge.boot_transformers(where, device=self.device, revision=revision)
         self.bridge.eval().requires_grad_(False)
         self.tokenizer: PreTrainedTokenizerBase = self.bridge.tokenizer
-        self._baselines: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
+        self._baselines: dict[tuple[int, tuple[int, ...], str], tuple[Tensor, Tensor]] = {}
 
     @property
     def n_layers(self) -> int:
@@ -143,7 +143,7 @@ class LanguageModel:
     ) -> tuple[Float[Tensor, "n context-1"], Float[Tensor, "n context-1"]]:
         """`token_loss` as the model is, and with the residual stream zeroed at all positions. Kept, because every SAE
         at this layer is measured against the same two."""
-        key = (layer, hashlib.sha256(tokens.cpu().numpy().tobytes()).hexdigest())
+        key = (layer, tuple(tokens.shape), hashlib.sha256(tokens.cpu().numpy().tobytes()).hexdigest())
         if key not in self._baselines:
             clean = torch.cat([self.token_loss(x).cpu() for x in tokens.split(batch)])
             zero = torch.cat([self.token_loss(x, layer, torch.zeros_like).cpu() for x in tokens.split(batch)])

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import chain, combinations, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aligned import checkpoint, runs
 from aligned.activations import store
-from aligned.evals import recovery
+from aligned.measures import MEASURES, Measure
 from aligned.runs import Run
 from aligned.spec import RunSpec
 from aligned.sweeps import sweep
@@ -27,32 +28,50 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).parents[1] / "results"
 
 
-def records(asked: Iterable[Run | RunSpec], eval_tokens: int, use_published: bool = True) -> pd.DataFrame:
-    """One row a run: its spec's fields, its alignment scores and `recovery` on that many held-out tokens.
+def records(
+    asked: Iterable[Run | RunSpec], eval_tokens: int, use_published: bool = True, measure: str = "recovery"
+) -> pd.DataFrame:
+    """What was measured, with the fields of its spec: one row a run, or a pair of runs that differ in their seeds.
 
     A spec may stand for its run: then its published record (`results/`) is used if there is one and `use_published`
-    allows it, and nothing is trained; what is not there is swept first. Evaluations are cached in the runs' folders.
-    The table's `attrs["provenance"]` says what made each row, and `attrs["published"]` how many are published records.
+    allows it, and nothing is trained; what is not there is swept first. Answers are kept in the runs' folders as they
+    come. The table's `attrs["made"]` has, for each spec, what made its run, and whether that is a published record.
+
+    Args:
+        asked: runs or specs.
+        eval_tokens: of held-out text; for `scr`, windows of held-out code to train probes on; `scores` needs none.
+        use_published: whether published records will do.
+        measure: `recovery`, `scores`, `behaviour`, `stability`, `features` or `scr`; what each one's columns mean, its
+            function in `aligned.measures` says. `stability` and `features` are of pairs of seeds: `seed` is the first
+            one's, `other_seed` the second one's.
+
+    Raises:
+        ValueError: no such measure; eval_tokens under 1; for pairs, a spec of which there is one seed only.
     """
     import pandas as pd
-    from tqdm import tqdm
 
+    if measure not in MEASURES:
+        raise ValueError(f"measure is {measure!r}; there are {', '.join(MEASURES)}")
     if not isinstance(eval_tokens, int) or eval_tokens < 1:
         raise ValueError(f"eval_tokens is {eval_tokens!r}; it is a whole number of at least 1")
-    key = f"recovery, {eval_tokens} tokens of held-out text"
-    asked = list(asked)
-    found = {r.spec: r for r in asked if isinstance(r, Run)}
+    asked, what = list(asked), MEASURES[measure]
+    given = {r.spec: r for r in asked if isinstance(r, Run)}
     specs = [r.spec if isinstance(r, Run) else r for r in asked]
-    known = {s: r for s, r in published().items() if use_published and s not in found and key in r["metrics"]}
-    found |= {r.spec: r for r in sweep([spec for spec in specs if spec not in found and spec not in known])}
-    new = any(key not in run.metrics for run in found.values())
-    rows, made = [], []
-    for spec in tqdm(specs, desc="evaluating", unit="run") if new else specs:
-        record = known[spec] if spec in known else _measured(found[spec], key, eval_tokens)
-        rows.append({**record["metrics"][key], **record["metrics"]["alignment"], **asdict(spec)})
-        made.append(record["provenance"])
+    groups = [(spec,) for spec in specs] if what.seeds == 1 else _pairs(specs)
+    keys = {group: what.key(measure, eval_tokens, group) for group in groups}
+    known = {s: record for s, record in published().items() if use_published and s not in given}
+    drawn = [g for g in groups if all(s in known for s in g) and keys[g] in known[g[0]]["metrics"]]
+    rest = [g for g in groups if g not in drawn]
+    found = given | {r.spec: r for r in sweep([s for s in dict.fromkeys(chain(*rest)) if s not in given])}
+    measured = _measured({tuple(found[s] for s in g): keys[g] for g in rest}, what, eval_tokens)
+    rows, made = [], {s: (known[s]["provenance"], True) for s in chain(*drawn)}
+    made |= {s: (found[s].provenance, False) for s in chain(*rest)}
+    for group in groups:
+        metrics = known[group[0]]["metrics"] if group in drawn else measured[group]
+        other = {"other_seed": group[1].seed} if what.seeds == 2 else {}
+        rows.append({**metrics["alignment"], **metrics[keys[group]], **asdict(group[0]), **other})
     table = pd.DataFrame(rows)
-    table.attrs = {"provenance": made, "published": sum(spec in known for spec in specs)}
+    table.attrs = {"made": made}
     return table
 
 
@@ -68,7 +87,7 @@ def publish() -> int:
     known = published()
     for place in sorted(store().glob("*/metrics.json")):
         run = runs.finished(RunSpec(**json.loads((place.parent / "spec.json").read_text())))
-        if run is None or len(run.metrics) < 2:
+        if run is None or not run.metrics:
             continue
         if run.provenance["dirty"] or run.provenance["commit"] is None:
             print(f"left out, since its code was not committed: {run.spec.name}")
@@ -88,45 +107,71 @@ def _record(run: Run) -> dict[str, Any]:
     return {"spec": asdict(run.spec), "metrics": run.metrics, "provenance": made}
 
 
-def _measured(run: Run, key: str, eval_tokens: int) -> dict[str, Any]:
-    """The run's record, with `recovery` and the alignment scores in it."""
-    measured = run.evaluated(key, lambda: _recovery(run, eval_tokens))
-    record = _record(run)
-    record["metrics"] |= {key: measured, "alignment": run.scores}
-    return record
+def _pairs(specs: list[RunSpec]) -> list[tuple[RunSpec, ...]]:
+    """Every two of the specs that differ in their seeds alone."""
+    alike: dict[RunSpec, list[RunSpec]] = {}
+    for spec in dict.fromkeys(specs):
+        alike.setdefault(replace(spec, seed=0), []).append(spec)
+    if single := [of[0].name for of in alike.values() if len(of) < 2]:
+        raise ValueError(f"stability needs at least 2 seeds of each SAE, and there is one of {', '.join(single)}")
+    return [pair for of in alike.values() for pair in combinations(of, 2)]
 
 
-def _recovery(run: Run, eval_tokens: int) -> dict[str, float]:
-    spec, model = run.spec, runs.language_model(run.spec.model)
-    if model.fingerprint != run.provenance["model_fingerprint"]:
-        raise ValueError(
-            f"{spec.name} was trained on other weights than {spec.model} has now: "
-            f"`python -m aligned.runs remove {spec.name}`, and it is trained again"
-        )
-    return recovery(run.sae, model, runs.held_out_blocks(spec.model, spec.text, spec.context, eval_tokens))
+def _measured(
+    keys: dict[tuple[Run, ...], str], what: Measure, size: int
+) -> dict[tuple[RunSpec, ...], dict[str, dict[str, Any]]]:
+    """Of each group the answer, under its key, and the first run's alignment scores: measured now, where not there."""
+    from tqdm import tqdm
+
+    def source(group: tuple[Run, ...]) -> tuple[str, int, str]:
+        spec = group[0].spec
+        return spec.model, spec.layer, spec.text
+
+    answers = {g: {key: g[0].metrics[key]} for g, key in keys.items() if key in g[0].metrics}
+    missing = sorted((g for g in keys if g not in answers), key=source)
+    with tqdm(total=len(missing), desc="measuring", disable=None if missing else True) as bar:
+        for _, alike in groupby(missing, source):
+            together = list(alike)
+            _check_weights(together)
+            for group, answer in zip(together, what.of(together, size)):
+                answers[group] = {keys[group]: group[0].keep(keys[group], answer)}
+                bar.update()
+    alignment = {run: run.scores for run in chain(*keys)}  # of a pair's second run too, which so is published
+    return {tuple(r.spec for r in g): {**answers[g], "alignment": alignment[g[0]]} for g in keys}
 
 
-def provenance(table: pd.DataFrame) -> str:
-    """What a page says under its figure, in Markdown: which model and text, how many tokens, made by what.
+def _check_weights(together: list[tuple[Run, ...]]) -> None:
+    for run in chain(*together):
+        if runs.language_model(run.spec.model).fingerprint != run.provenance["model_fingerprint"]:
+            raise ValueError(
+                f"{run.spec.name} was trained on other weights than {run.spec.model} has now: "
+                f"`python -m aligned.runs remove {run.spec.name}`, and it is trained again"
+            )
+
+
+def provenance(*tables: pd.DataFrame) -> str:
+    """What a page says under its figures, in Markdown: which model and text, how many tokens, made by what.
 
     Args:
-        table: from `records`.
+        tables: from `records`.
     """
-    made, published = table.attrs["provenance"], table.attrs["published"]
-    trained_on = [f"{t // b * b:,}" for t, b in zip(table.tokens, table.batch)]
+    made = {spec: of for table in tables for spec, of in table.attrs["made"].items()}
+    how, published = [of for of, _ in made.values()], sum(drawn for _, drawn in made.values())
+    trained_on = [f"{s.steps * s.batch:,}" for s in made]
     source = f"the published records of {published} SAEs" if published else "runs in the store"
-    if 0 < published < len(table):
-        source += f", and {len(table) - published} runs in the store"
+    if 0 < published < len(made):
+        source += f", and {len(made) - published} runs in the store"
     return "\n".join(
         (
-            f"- language model: {_all(table.model)}, layer {_all(table.layer)}, "
-            f"weights {_all(m['model_fingerprint'] for m in made)}",
-            f"- SAEs: {len(table)}, width {_all(table.d_sae)}, {_all(trained_on)} tokens of {_all(table.text)} each",
-            f"- drawn from {source}{'; nothing was trained for this page' if published == len(table) else ''}",
-            f"- trained on: {_all(m['device'] for m in made)}, {_all(m['threads'] for m in made)} threads a run, "
-            f"{sum(m['seconds'] for m in made) / 60:.0f} minutes in all",
-            f"- commit: {_all(str(m['commit'])[:10] for m in made)}",
-            f"- versions: {_all(', '.join(f'{k} {v}' for k, v in m['versions'].items()) for m in made)}",
+            f"- language model: {_all(s.model for s in made)}, layer {_all(s.layer for s in made)}, "
+            f"weights {_all(m['model_fingerprint'] for m in how)}",
+            f"- SAEs: {len(made)}, width {_all(s.d_sae for s in made)}, {_all(trained_on)} tokens of "
+            f"{_all(s.text for s in made)} each",
+            f"- drawn from {source}{'; nothing was trained for this page' if published == len(made) else ''}",
+            f"- trained on: {_all(m['device'] for m in how)}, {_all(m['threads'] for m in how)} threads a run, "
+            f"{sum(m['seconds'] for m in how) / 60:.0f} minutes in all",
+            f"- commit: {_all(str(m['commit'])[:10] for m in how)}",
+            f"- versions: {_all(', '.join(f'{k} {v}' for k, v in m['versions'].items()) for m in how)}",
         )
     )
 

@@ -25,7 +25,7 @@ from datetime import datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 from jaxtyping import Int
@@ -40,6 +40,9 @@ from aligned.provenance import provenance
 from aligned.sae import SAE
 from aligned.spec import RunSpec
 from aligned.train import train
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT = 1  # of a run's folder; one of another format is left alone
 WEIGHED = ("spec.json", "cfg.json", "sae_weights.safetensors", "log.csv")  # what checksums are kept of
@@ -80,22 +83,29 @@ class Run:
         return self.evaluated("alignment", lambda: _scores(self.sae))
 
     @property
+    def log(self) -> pd.DataFrame:
+        """The training log, a row every fiftieth of the steps; its columns are `aligned.train.COLUMNS`."""
+        import pandas as pd
+
+        return pd.read_csv(self.path / "log.csv")
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """What made this run: commit, versions, device, seconds, fingerprints, checksums."""
         return _json(self.path / "provenance.json")
 
-    def evaluated(self, key: str, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """The evaluation named `key`, from `metrics.json` if it was made before. Where it can't be kept, a warning says
-        so."""
+    def evaluated(self, key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The evaluation named `key`, from `metrics.json` if it was made before."""
         known = self.metrics
-        if key in known:
-            return known[key]
-        found = compute()
+        return known[key] if key in known else self.keep(key, compute())
+
+    def keep(self, key: str, found: dict[str, Any]) -> dict[str, Any]:
+        """Write an evaluation to `metrics.json`, and return it. Where it can't be kept, a warning says so."""
         try:
             with _lock(self.path.name):  # another process may have added another one meanwhile
                 checkpoint.write_json(self.path / "metrics.json", {**self.metrics, key: found})
         except OSError as error:
-            warnings.warn(f"{key} of {self.path.name} is not kept: {error}", stacklevel=2)
+            warnings.warn(f"{key} of {self.path.name} is not kept: {error}", stacklevel=3)
         return found
 
 

@@ -181,3 +181,28 @@ def test_what_does_not_fit_is_refused(planted: tuple[SAE, torch.Tensor, np.ndarr
     with pytest.raises(ValueError, match="no token of one half of the text is labelled d"):
         concepts(sae, x, words, ("a", "b", "c", "d"))
     assert PYTHON.names == CONCEPTS
+
+
+def test_chance_is_the_detection_of_the_labels_where_they_were_moved_to() -> None:
+    sae = SAE(2, 1, "relu", 0.0, "none")
+    with torch.no_grad():
+        for rows in (sae.free, sae.W_dec):
+            rows[:] = torch.tensor([[1.0, 0.0]])
+    words = np.zeros(4000, np.uint64)
+    words[:2000] = 1  # all in the first half, but for one
+    words[-1] = 1
+    x = torch.ones(4000, 2) + 0.01 * torch.rand(4000, 2, generator=torch.Generator().manual_seed(0))
+    chance = concepts(sae.requires_grad_(False), x, words, ("c",), seed=0).chance[0]
+    shift = 2000 + np.random.default_rng(0).integers(-500, 501)
+    moved = np.roll(words, shift)[2000:].sum()
+    assert chance <= 2 * moved / (moved + 2000)  # the most that a feature which is active everywhere can have
+
+
+def test_labels_that_the_names_do_not_cover_are_refused() -> None:
+    sae, words = SAE(16, 64, "topk", 4).requires_grad_(False), np.full(100, 5, np.uint64)
+    with pytest.raises(ValueError, match="the labels know 3 concepts, and 2 are named"):
+        concepts(sae, torch.randn(100, 16), words, ("a", "b"))
+    with pytest.raises(TypeError, match="a NumPy array of uint64"):
+        concepts(sae, torch.randn(100, 16), words.astype(np.int64), ("a", "b", "c"))
+    with pytest.raises(ValueError, match="not finite"):
+        concepts(sae, torch.full((100, 16), torch.nan), np.ones(100, np.uint64), ("a",))

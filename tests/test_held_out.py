@@ -38,5 +38,7 @@ def test_text_that_is_not_python_has_no_labels(model: LanguageModel, tmp_path: P
     assert not found.words.any()
     with pytest.raises(ValueError, match="layer is 9; embedded has 6 layers"):
         held_out(model, 9, 100)
+    with pytest.raises(ValueError, match="tokens is 0 and context 256; they are at least 1 and 2"):
+        held_out(model, 3, 0)
     with pytest.raises(ValueError, match="takes blocks of at most 256 tokens"):
         held_out(model, 0, 100, context=500)

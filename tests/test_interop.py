@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from sae_lens.saes.sae import SAEMetadata
+from safetensors.torch import load_file, save_file
 
 import aligned
 from aligned.evals import recovery
@@ -93,6 +94,13 @@ def test_recovery_of_a_perfect_sae_is_one_and_of_an_empty_one_what_its_bias_give
 def test_recovery_refuses_what_does_not_fit(model: LanguageModel, blocks: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="give layer="):
         recovery(SAE(128, 64, sparsity=4), model, blocks)
+    sae = SAE(128, 64, "topk", 4)
+    with pytest.raises(ValueError, match="at most 256 tokens"):
+        recovery(sae, model, blocks.reshape(2, -1), 3)
+    with pytest.raises(ValueError, match=r"blocks of tokens.*\(0, 128\)"):
+        recovery(sae, model, blocks[:0], 3)
+    of_both = [recovery(sae, model, shape, 3)["ce_clean"] for shape in (blocks[:2], blocks[:2].reshape(4, -1))]
+    assert of_both[0] < of_both[1]  # the same tokens in shorter blocks are harder to predict
     with pytest.raises(ValueError, match="width 64, and embedded has width 128"):
         recovery(SAE(64, 64, sparsity=4), model, blocks, layer=3)
 
@@ -116,6 +124,28 @@ def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(ValueError, match="is damaged"):
         load_saelens(tmp_path)
+
+
+def test_what_was_tampered_with_is_refused(tmp_path: Path) -> None:
+    save_saelens(SAE(8, 16, sparsity=2), tmp_path, {})
+    with pytest.raises(FileNotFoundError, match="is a file; give the folder"):
+        load(tmp_path / "cfg.json")
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        load(tmp_path / "nowhere", "an id")
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    for broken in ([], {**config, "metadata": {**config["metadata"], "aligned_sparsity": "x"}}):
+        (tmp_path / "cfg.json").write_text(json.dumps(broken))
+        with pytest.raises(ValueError, match="damaged"):
+            load(tmp_path)
+    (tmp_path / "cfg.json").write_text(json.dumps(config))
+    weights = load_file(tmp_path / "sae_weights.safetensors")
+    for name, tensor, says in (
+        ("b_dec", torch.zeros(1), r"b_dec is \(1,\), and with this decoder it is \(8,\)"),
+        ("W_enc", weights["W_enc"] * torch.nan, "W_enc of this SAE holds numbers that are not finite"),
+    ):
+        save_file({**weights, name: tensor}, tmp_path / "sae_weights.safetensors")
+        with pytest.raises(ValueError, match=says):
+            load(tmp_path)
 
 
 KINDS = ["standard", "topk", "topk_scaled", "jumprelu", "gated"]

@@ -61,5 +61,5 @@ def test_what_is_not_there_is_refused(planted) -> None:  # type: ignore[no-untyp
     sae, tokens, x, keep, words = planted
     with pytest.raises(ValueError, match="no feature 3; the SAE has 0 to 2"):
         pages(sae, [3], tokens, x, keep, words)
-    with pytest.raises(ValueError, match="width 3, and the SAE reads 4"):
+    with pytest.raises(ValueError, match="not of the SAE's width, 4"):
         pages(sae, [0], tokens, x[..., :3], keep, words)

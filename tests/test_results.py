@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,50 @@ def test_a_figure_with_its_own_values_is_drawn_without_training(
     out = rerun(NOTEBOOKS / f"{name}.ipynb", tmp_path / "out.ipynb", {})
     assert "nothing was trained for this page" in out.read_text()
     assert not (tmp_path / "store").exists()
+
+
+def test_pairs_of_seeds_are_measured_kept_and_published(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(Run, "provenance", property(lambda run: committed(run)))
+    specs = aligned.grid(SMALL, seed=[0, 1, 2], constraint=["none", "projected"])
+    table = aligned.records(specs, 4096, measure="stability")
+    assert list(zip(table.constraint, table.seed, table.other_seed)) == [
+        (c, *pair) for c in ("none", "projected") for pair in ((0, 1), (0, 2), (1, 2))
+    ]
+    a, b = (aligned.run(spec).sae for spec in specs[:3:2])  # seeds 0 and 1 of `none`
+    assert table.pw_mcc_all[0] == aligned.evals.stability(a, b)["pw_mcc"]
+    assert table.pw_mcc_start[0] == pytest.approx(
+        aligned.evals.stability(*(s.start(a.d_in) for s in specs[:3:2]))["pw_mcc"]
+    )
+    assert results.publish() == 6
+    monkeypatch.setattr(runs, "_train", None)
+    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path / "nothing"))
+    again = aligned.records(specs, 4096, measure="stability")
+    assert again.equals(table)
+    assert "6 SAEs; nothing was trained" in results.provenance(again, again)
+
+
+def test_every_measure_has_its_answer_in_a_table(place: Path) -> None:
+    specs = aligned.grid(replace(SMALL, d_sae=128), seed=[0, 1], constraint=["none"])
+    rows = {
+        measure: aligned.records(specs, 160 if measure == "scr" else 131_072, measure=measure).iloc[0]
+        for measure in ("scores", "behaviour", "features", "scr")
+    }
+    sae = aligned.run(specs[0]).sae
+    assert rows["scores"]["spread"] == pytest.approx(aligned.alignment_score(sae).std(correction=0).item(), rel=1e-4)
+    assert sum(rows["scores"]["histogram"]) == pytest.approx(1)
+    assert sum(rows["scores"]["log_scores"][-1]) == 128
+    assert 0 <= rows["behaviour"]["dead"] <= 1
+    assert len(rows["features"]["mcs"]) == len(rows["features"]["concept"]) == 128
+    assert rows["features"]["score"] == pytest.approx(aligned.alignment_score(sae).tolist(), abs=1e-4)
+    assert set(rows["scr"]["n"]) == {2, 5, 10, 20, 50, 100}  # 500 is more than there are
+    assert len(set(rows["scr"]["pair"])) == 5
+
+
+def test_a_measure_that_there_is_not_and_a_seed_alone_are_refused(place: Path) -> None:
+    with pytest.raises(ValueError, match="measure is 'quality'; there are recovery, scores"):
+        aligned.records([SMALL], EVAL, measure="quality")
+    with pytest.raises(ValueError, match=f"at least 2 seeds of each SAE, and there is one of {SMALL.name}"):
+        aligned.records([SMALL], EVAL, measure="stability")

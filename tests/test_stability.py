@@ -116,6 +116,8 @@ def test_what_cannot_be_compared_is_refused() -> None:
         stability(one, SAE(32, 20, sparsity=2))
     with pytest.raises(ValueError, match="at least 2 SAEs, and there is 1"):
         over_seeds([one])
+    with pytest.raises(ValueError, match=r"alive is torch.int64 \(20,\); a mask, bool"):
+        stability(one, two, (torch.ones(20, dtype=torch.long),) * 2)
     with pytest.raises(ValueError, match="no alive feature"):
         stability(one, two, (torch.zeros(20, dtype=torch.bool), torch.ones(20, dtype=torch.bool)))
     assert len(over_seeds([one, two, three])) == 3

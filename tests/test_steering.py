@@ -79,7 +79,7 @@ def test_the_success_rate_has_wilsons_interval() -> None:
 def test_what_cannot_be_measured_is_refused(model: LanguageModel, blocks: torch.Tensor, sae: SAE) -> None:
     with pytest.raises(ValueError, match=f"loop body cannot be counted .* there are {LEXICAL[0]}"):
         steering(sae, model, [0], ["loop body"], blocks[:, :16])
-    with pytest.raises(ValueError, match="1 features and 2 concepts"):
+    with pytest.raises(ValueError, match="1 features, and concepts is"):
         steering(sae, model, [0], ["comment", "comment"], blocks[:, :16])
     with pytest.raises(ValueError, match="at most 256 tokens"):
         steering(sae, model, [0], ["comment"], blocks, length=200)

@@ -34,9 +34,9 @@ class Attribute:
     of: Callable[[Windows], tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]]
 
 
-def often(concept: str, least: float, most: float = 0.0, name: str | None = None) -> Attribute:
-    """A concept holds of at least the share `least` of the tokens; or of at most the share `most`, and it is absent."""
-    return Attribute(name or concept, lambda w: (w.share(concept) >= least, w.share(concept) <= most))
+def often(concept: str, least: float) -> Attribute:
+    """A concept holds of at least the share `least` of the tokens; or of none, and it is absent."""
+    return Attribute(concept, lambda w: (w.share(concept) >= least, w.share(concept) == 0))
 
 
 def never(concept: str, least: float) -> Attribute:
@@ -102,6 +102,8 @@ def pairs(
     Raises:
         ValueError: a combination of two attributes that no window of one side has; names the pair.
     """
+    if min(train, validation, test) < 4:
+        raise ValueError(f"train, validation and test are {train}, {validation} and {test}; each is at least 4 windows")
     side = _sides(windows.documents, seed)
     for a, b in attributes:
         name = f"{a.name} / {b.name}"
@@ -137,7 +139,7 @@ def _quadrants(
     quarter = min(size // 4, *map(len, found.values()))
     if quarter == 0:
         counts = ", ".join(f"{len(rows)} with {_said(pair, *key)}" for key, rows in found.items())
-        raise ValueError(f"{what}: SCR needs windows of all four combinations, and there are {counts}")
+        raise ValueError(f"{what}: SCR needs windows of all four combinations, and there are {counts}: take more text")
     rows, holds = [], []
     for key, of in found.items():
         rows.append(of[: quarter * (2 if key[0] == key[1] else 1)])

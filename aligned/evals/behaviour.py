@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from aligned.evals.fits import check_activations
 from aligned.sae import SAE
 
 DENSITIES = (36, -7.0, 0.0)  # bins of log10 density, from there to there
@@ -32,10 +33,9 @@ def behaviour(sae: SAE, x: Float[Tensor, "n d_in"]) -> dict[str, object]:
             there to be read off and was not.
 
     Raises:
-        ValueError: activations of another width than the SAE's, or fewer than 4 d_in of them.
+        ValueError: activations that are not `[n, d_in]` or not finite, or fewer than 4 d_in of them.
     """
-    if x.shape[1] != sae.d_in:
-        raise ValueError(f"these activations have width {x.shape[1]}, and the SAE reads {sae.d_in}")
+    check_activations(sae, x)
     if len(x) < 4 * sae.d_in:
         raise ValueError(f"a linear map of width {sae.d_in} needs {4 * sae.d_in} activations, and there are {len(x)}")
     middle, mean = len(x) // 2, x.mean(0, dtype=torch.float32)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from aligned.evals.fits import check_activations
 from aligned.sae import SAE
 from aligned.sparse import positive, topk
 
@@ -24,12 +25,11 @@ def codes(sae: SAE, x: Float[Tensor, "n d_in"], features: Int[Tensor, " some"] |
     """`sae.encode(x)` as a sparse array, `[n, d_sae]`; or `[n, some]`, of the features that are named.
 
     Raises:
-        ValueError: activations of another width than the SAE's.
+        ValueError: activations that are not `[n, d_in]` or not finite.
     """
     from scipy.sparse import csr_array, vstack
 
-    if x.shape[1] != sae.d_in:
-        raise ValueError(f"these activations have width {x.shape[1]}, and the SAE reads {sae.d_in}")
+    check_activations(sae, x)
     keeps_k = sae.activation in ("topk", "batchtopk") and not sae.has_threshold
     parts = []
     for part in x.split(max(1, min(4096, _DENSE // sae.d_sae))):

@@ -40,24 +40,30 @@ def concepts(
         first half has no concept and an F1 of 0.
 
     Raises:
-        ValueError: activations of another width than the SAE's, labels of another number of tokens than x, or a concept
-            that holds nowhere in one half.
+        ValueError: activations that are not `[n, d_in]` or not finite, labels of another number of tokens than x or
+            with bits that no name stands for, or a concept that holds nowhere in one half.
+        TypeError: labels that are not uint64.
     """
     import pandas as pd
 
     if len(words) != len(x):
         raise ValueError(f"there are labels for {len(words)} tokens, and activations of {len(x)}")
+    _check_labels(words, names)
     half = len(x) // 2
-    counts = np.stack([_count(part, len(names)) for part in (words[:half], words[half:])])
+    counts = _counts(words, half, names)
     if absent := [name for name, least in zip(names, counts.min(0)) if least == 0]:
         raise ValueError(
-            f"no token of one half of the text is labelled {', '.join(absent)}: leave it out, or more text"
+            f"no token of one half of the text is labelled {', '.join(absent)}: take more text (131,072 tokens hold "
+            "all of Python's concepts), or a labelling without it"
         )
     shift = half + np.random.default_rng(seed).integers(-half // 4, half // 4 + 1)
     moved = np.roll(words, shift)
+    moved_counts = _counts(moved, half, names)
     rows: list[np.ndarray] = []
     for f in by_feature(sae, x):
-        real, by_chance = (_detect(f.indptr, f.indices, f.data, w, half, counts) for w in (words, moved))
+        real, by_chance = (
+            _detect(f.indptr, f.indices, f.data, w, half, c) for w, c in ((words, counts), (moved, moved_counts))
+        )
         density = np.diff(f.indptr) / len(x)
         rows.append(np.column_stack([real, by_chance[:, 2], density]))
     table = pd.DataFrame(
@@ -68,8 +74,22 @@ def concepts(
     return table
 
 
-def _count(words: UInt64[np.ndarray, " n"], concepts: int) -> Int[np.ndarray, " concepts"]:
-    return np.array([(words & np.uint64(1 << i) > 0).sum() for i in range(concepts)])
+def _check_labels(words: UInt64[np.ndarray, " n"], names: tuple[str, ...]) -> None:
+    if not isinstance(words, np.ndarray) or words.dtype != np.uint64:
+        raise TypeError("labels are a NumPy array of uint64, bit i for concept i, as `HeldOut.words` are")
+    if not 1 <= len(names) <= 64:
+        raise ValueError(f"there are {len(names)} concepts; a label has room for 1 to 64")
+    if highest := int(np.bitwise_or.reduce(words)) >> len(names):
+        raise ValueError(
+            f"the labels know {len(names) + highest.bit_length()} concepts, and {len(names)} are named: to leave one "
+            "out, give a labelling without it to `held_out`"
+        )
+
+
+def _counts(words: UInt64[np.ndarray, " n"], half: int, names: tuple[str, ...]) -> Int[np.ndarray, "2 concepts"]:
+    """On how many tokens of each half each concept holds."""
+    bits = [np.uint64(1 << i) for i in range(len(names))]
+    return np.array([[(part & bit > 0).sum() for bit in bits] for part in (words[:half], words[half:])])
 
 
 @njit(parallel=True, cache=True)
@@ -114,9 +134,9 @@ def _detect(starts, tokens, values, words, half, counts):  # type: ignore[no-unt
             if values[i] > threshold:
                 said += 1
                 right += (words[tokens[i]] >> np.uint64(concept)) & np.uint64(1)
-        out[j, 2] = 2 * right / (said + counts[1, concept])
+        out[j, 2] = 2 * right / max(said + counts[1, concept], 1)
         out[j, 3] = right / max(said, 1)
-        out[j, 4] = right / counts[1, concept]
+        out[j, 4] = right / max(counts[1, concept], 1)
     return out
 
 

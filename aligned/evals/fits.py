@@ -1,9 +1,24 @@
-"""Does an SAE belong to a model?"""
+"""Does an SAE belong to a model, and do activations to an SAE?"""
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from aligned.model import LanguageModel
 from aligned.sae import SAE
+
+
+def check_activations(sae: SAE, x: Tensor) -> None:
+    """Raise a `ValueError` unless x is `[n, d_in]`, of the SAE's width, and finite."""
+    if x.ndim != 2:
+        raise ValueError(
+            f"these activations have the shape {tuple(x.shape)}, and [n, {sae.d_in}] is needed: a row a token, as "
+            "`HeldOut.kept` gives them"
+        )
+    if x.shape[1] != sae.d_in:
+        raise ValueError(f"these activations have width {x.shape[1]}, and the SAE reads {sae.d_in}")
+    if not x.isfinite().all():
+        raise ValueError("some of these activations are not finite")
 
 
 def layer_of(sae: SAE, model: LanguageModel, layer: int | None = None) -> int:

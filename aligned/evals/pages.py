@@ -69,7 +69,7 @@ def pages(
     tokens: Int[Tensor, "blocks context"],
     x: Float[Tensor, "blocks context d_in"],
     keep: Bool[Tensor, "blocks context"],
-    words: Sequence[str],
+    vocabulary: Sequence[str],
     contexts: int = 8,
 ) -> list[Page]:
     """The pages of some features.
@@ -80,14 +80,21 @@ def pages(
         tokens: blocks of text.
         x: their raw activations.
         keep: False at special tokens.
-        words: the text of every token id (`tokenizer.batch_decode` of all ids).
+        vocabulary: the text of every token id (`tokenizer.batch_decode` of all ids).
         contexts: how many of the strongest, no two of which overlap.
 
     Raises:
-        ValueError: a feature that the SAE does not have, or activations of another width than the SAE's.
+        ValueError: a feature that the SAE does not have, activations of another width than the SAE's or of other
+            tokens, or no context asked for.
     """
-    if x.shape[2] != sae.d_in:
-        raise ValueError(f"these activations have width {x.shape[2]}, and the SAE reads {sae.d_in}")
+    if x.shape != (*tokens.shape, sae.d_in) or keep.shape != tokens.shape:
+        raise ValueError(
+            f"tokens {tuple(tokens.shape)}, x {tuple(x.shape)} and keep {tuple(keep.shape)} are not of one set of "
+            f"blocks, or the activations are not of the SAE's width, {sae.d_in}"
+        )
+    if contexts < 1:
+        raise ValueError(f"contexts is {contexts}; it is at least 1")
+    features = [int(i) for i in features]
     if wrong := [i for i in features if not 0 <= i < sae.d_sae]:
         raise ValueError(f"there is no feature {', '.join(map(str, wrong))}; the SAE has 0 to {sae.d_sae - 1}")
     scores = alignment_score(sae)
@@ -96,7 +103,7 @@ def pages(
         for column in range(f.shape[1]):
             values = np.zeros(tokens.shape, dtype=np.float32)
             values[keep.numpy()] = f[:, [column]].toarray().ravel()
-            shown = tuple(_context(words, tokens[b], values[b], at) for b, at in _peaks(values, contexts))
+            shown = tuple(_context(vocabulary, tokens[b], values[b], at) for b, at in _peaks(values, contexts))
             feature = features[len(found)]
             density = f.indptr[column + 1] - f.indptr[column]
             found.append(Page(feature, scores[feature].item(), float(density / f.shape[0]), shown))
@@ -117,10 +124,10 @@ def _peaks(values: Float[np.ndarray, "blocks context"], count: int) -> list[tupl
 
 
 def _context(
-    words: Sequence[str], block: Int[Tensor, " context"], values: Float[np.ndarray, " context"], at: int
+    vocabulary: Sequence[str], block: Int[Tensor, " context"], values: Float[np.ndarray, " context"], at: int
 ) -> Context:
     here = slice(max(0, at - BEFORE), at + AFTER + 1)
-    return Context(tuple(words[t] for t in block[here].tolist()), tuple(map(float, values[here])))
+    return Context(tuple(vocabulary[t] for t in block[here].tolist()), tuple(map(float, values[here])))
 
 
 def _plain(context: Context) -> str:

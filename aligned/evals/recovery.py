@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -37,10 +39,14 @@ def recovery(
         batch: blocks at once.
 
     Raises:
-        ValueError: an SAE of another model, or no layer known.
+        ValueError: an SAE of another model, or no layer known; no tokens, or blocks longer than the model takes.
     """
     layer = layer_of(sae, model, layer)
-    sae = sae.to(model.device)
+    if tokens.ndim != 2 or tokens.shape[1] < 2 or model.is_special(tokens)[:, :-1].all():
+        raise ValueError(f"blocks of tokens, [n, context], are needed, and these have the shape {tuple(tokens.shape)}")
+    model.check_context(tokens.shape[1])
+    if sae.b_dec.device != model.device:
+        sae = deepcopy(sae).to(model.device)  # the caller's stays where it is
     clean, zero = model.clean_and_zero_loss(tokens, layer, batch)
     measured = _Sums(sae)
     spliced = torch.cat([model.token_loss(x, layer, measured.of(model, x)).cpu() for x in tokens.split(batch)])

@@ -164,12 +164,14 @@ def scr(sae: SAE, probes: Probes, train: Texts, test: Texts, ablated: Sequence[i
         gained.
 
     Raises:
-        ValueError: activations of another width than the SAE's; fewer features than one value of n.
+        ValueError: activations or probes of another width than the SAE's; a value of n under 1 or over d_sae.
     """
     import pandas as pd
 
-    if max(ablated) > sae.d_sae:
-        raise ValueError(f"{max(ablated)} features are to be ablated, and the SAE has {sae.d_sae}")
+    if not ablated or min(ablated) < 1 or max(ablated) > sae.d_sae:
+        raise ValueError(f"ablated is {list(ablated)}; it holds numbers of features, 1 to {sae.d_sae} for this SAE")
+    if len(probes.b.weight) != sae.d_in:
+        raise ValueError(f"these probes read activations of width {len(probes.b.weight)}, and the SAE {sae.d_in}")
     learn, even = train.balanced, test.balanced
     f_train, f_test = mean_codes(sae, train, learn), mean_codes(sae, test, even)
     x = test.mean[even]
@@ -210,6 +212,8 @@ def intervals_over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """
     import pandas as pd
 
+    if len(tables) < 2:
+        raise ValueError(f"an interval over seeds needs the tables of at least 2 SAEs, and there is {len(tables)}")
     rows = []
     for direction in ("b", "a", "harder", "both"):
         means = []

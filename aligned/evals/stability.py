@@ -97,13 +97,17 @@ def stability(
         features: the mean number of features looked at.
 
     Raises:
-        ValueError: SAEs of different width, or with no feature to look at.
+        ValueError: SAEs of different width, or with no feature to look at; masks that do not fit them.
     """
     if a.d_in != b.d_in:
         raise ValueError(f"these SAEs read activations of widths {a.d_in} and {b.d_in}; their features have no cosine")
+    if alive is not None and len(alive) != 2:
+        raise ValueError(f"alive has {len(alive)} masks, and there are 2 SAEs")
     rows = []
     for sae, look in zip((a, b), alive or (None, None)):
         keep = torch.ones(sae.d_sae, dtype=torch.bool) if look is None else look
+        if keep.dtype != torch.bool or keep.shape != (sae.d_sae,):
+            raise ValueError(f"alive is {keep.dtype} {tuple(keep.shape)}; a mask, bool [{sae.d_sae}], is needed")
         if not keep.any():
             raise ValueError("one of these SAEs has no alive feature")
         rows.append((sae.W_dec.detach()[keep], sae.W_enc.detach().T[keep]))
@@ -128,6 +132,8 @@ def over_seeds(saes: Sequence[SAE], alive: Sequence[Bool[Tensor, " d_sae"]] | No
     """
     if len(saes) < 2:
         raise ValueError(f"stability over seeds needs at least 2 SAEs, and there is {len(saes)}")
+    if alive is not None and len(alive) != len(saes):
+        raise ValueError(f"alive has {len(alive)} masks, and there are {len(saes)} SAEs")
     return [
         stability(saes[i], saes[j], (alive[i], alive[j]) if alive else None)
         for i, j in combinations(range(len(saes)), 2)

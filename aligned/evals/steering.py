@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SIGNIFICANT = 0.05
 FLIPS = 10_000
+FEWEST = 5  # prompts: of 4, the changes of sign are too few for a p under 0.05
 _TEXTS = 64  # written at once
 
 
@@ -38,10 +39,10 @@ def steering(
     """Steer with features, one after the other, and count their concepts.
 
     While the model goes on from each prompt, strength x (the residual stream's root mean square norm) x d_i / |d_i| is
-    added to the residual stream at all positions. What it writes is labelled (`aligned.labels.lexical_words`), and the
-    share of its characters that the feature's concept holds of is compared with what the model writes from the same
-    prompts, with the same random numbers, unsteered. p is that of a one-sided permutation test over prompts, in which
-    the two texts of a prompt change places.
+    added to the residual stream at all positions (the norm being that of tokens that are not special). What it writes
+    is labelled (`aligned.labels.lexical_words`), and the share of its characters that the feature's concept holds of is
+    compared with what the model writes from the same prompts, with the same random numbers, unsteered. p is that of a
+    one-sided permutation test over prompts, in which the two texts of a prompt change places.
 
     Args:
         sae: for raw activations.
@@ -61,20 +62,31 @@ def steering(
         push and with it: what it costs. (Not that of what is written, which falls when a model repeats itself.)
 
     Raises:
-        ValueError: a concept that cannot be counted, other numbers of features and concepts, no layer known, an SAE of
-            another model, or blocks that would grow longer than the model takes.
+        ValueError: a concept that cannot be counted, a feature that the SAE does not have, other numbers of features
+            and concepts, fewer than 5 prompts, no layer known, an SAE of another model, or blocks that would grow
+            longer than the model takes.
     """
     import pandas as pd
 
     layer = layer_of(sae, model, layer)
-    if len(features) != len(concepts):
-        raise ValueError(f"there are {len(features)} features and {len(concepts)} concepts")
-    if unknown := set(concepts) - set(LEXICAL):
+    if isinstance(concepts, str) or len(features) != len(concepts):
         raise ValueError(
-            f"{', '.join(sorted(unknown))} cannot be counted in text that may not parse; there are {', '.join(LEXICAL)}"
+            f"there are {len(features)} features, and concepts is {concepts!r}; give a list with one for each"
+        )
+    if wrong := [i for i in features if not 0 <= i < sae.d_sae]:
+        raise ValueError(f"there is no feature {', '.join(map(str, wrong))}; the SAE has 0 to {sae.d_sae - 1}")
+    if len(prompts) < FEWEST or length < 1:
+        raise ValueError(
+            f"there are {len(prompts)} prompts and {length} tokens to write; a test at 5 % needs {FEWEST} prompts or "
+            "more, and at least 1 token"
+        )
+    if unknown := sorted(map(str, set(concepts) - set(LEXICAL))):
+        raise ValueError(
+            f"{', '.join(unknown)} cannot be counted in text that may not parse; there are {', '.join(LEXICAL)}"
         )
     model.check_context(prompts.shape[1] + length)
-    norm = model.residual(prompts[:_TEXTS], layer).square().sum(-1).mean().sqrt()
+    counted = ~model.is_special(prompts[:_TEXTS])  # BOS is twice as long as the rest
+    norm = model.residual(prompts[:_TEXTS], layer)[counted.to(model.device)].square().sum(-1).mean().sqrt()
     plain = _write(model, prompts, length, seed)
     plain_words, plain_ce = _words(model, prompts, plain), _cross_entropy(model, prompts, layer)
     rows = []
