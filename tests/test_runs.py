@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import aligned
-from aligned import results, runs
+from aligned import runs
 from aligned.runs import Run
 from aligned.spec import RunSpec, grid
 from tests.conftest import SMALL
