@@ -6,8 +6,10 @@ linearly in log L0, onto one grid over the range of L0 that all arms and seeds c
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import wraps
+from typing import TYPE_CHECKING, Literal, ParamSpec
 
 import numpy as np
 
@@ -17,7 +19,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Verdict = Literal["holds", "holds in part", "does not hold", "not testable here"]
+P = ParamSpec("P")
 GRID = 9  # values of L0, evenly spaced in log L0
+SEEDS = 3  # that a rule asks for
+NEAR_ZERO = 0.01  # share of dead features that counts as none
+ARM = ["activation", "d_sae", "init", "constraint", "sparsity"]  # what tells the SAEs of a page apart, but for seeds
 
 
 def at_equal_l0(records: pd.DataFrame, metric: str, arms: tuple[str, str]) -> pd.DataFrame:
@@ -68,7 +74,21 @@ class Finding:
     verdict: Verdict
     effect: Interval | None = None
     at_l0: tuple[tuple[float, Interval], ...] = ()  # the same at each value of L0, from the least on
+    parts: tuple[tuple[str, Interval], ...] = ()  # the same in each case that the claim speaks of
     reason: str = ""
+
+
+def _testable(rule: Callable[P, Finding]) -> Callable[P, Finding]:
+    """A rule that cannot be applied says why, as a finding."""
+
+    @wraps(rule)
+    def finding(*args: P.args, **kwargs: P.kwargs) -> Finding:
+        try:
+            return rule(*args, **kwargs)
+        except ValueError as error:
+            return Finding("not testable here", reason=str(error))
+
+    return finding
 
 
 def by_l0(table: pd.DataFrame) -> tuple[tuple[float, Interval], ...]:
@@ -76,8 +96,54 @@ def by_l0(table: pd.DataFrame) -> tuple[tuple[float, Interval], ...]:
     return tuple((float(l0), interval(rows.difference.to_numpy())) for l0, rows in table.groupby("l0"))
 
 
+def difference(
+    records: pd.DataFrame, metric: str, arms: tuple[str, str], densest: bool = False
+) -> tuple[Interval, tuple[tuple[float, Interval], ...]]:
+    """Second arm minus first at equal L0, averaged over the grid of L0 for each seed; and the same at each L0.
+
+    Args:
+        records, metric, arms: as for `at_equal_l0`.
+        densest: average over the upper half of the grid alone, where L0 is large.
+
+    Raises:
+        ValueError: as `at_equal_l0`; or fewer than three seeds.
+    """
+    table = at_equal_l0(records, metric, arms)
+    if densest:
+        table = table[table.l0 >= table.l0.unique()[GRID // 2]]
+    overall = interval(table.groupby("seed").difference.mean().to_numpy())
+    if overall.seeds < SEEDS:
+        raise ValueError(f"{overall.seeds} seeds, and the rule asks for {SEEDS}: the difference is {overall}")
+    return overall, by_l0(table)
+
+
+@_testable
+def bimodal(scores: pd.DataFrame) -> Finding:
+    """C1: the alignment scores of standard SAEs are bimodal, in every architecture.
+
+    Rule, an SAE's scores being bimodal where Hartigan's dip test rejects one peak at 5 %:
+
+    - *holds*: in every architecture at least half of the standard SAEs are bimodal;
+    - *holds in part*: not so, but in some architecture at least half of them are;
+    - *does not hold*: otherwise;
+    - *not testable here*: fewer than three standard SAEs of an architecture.
+
+    The effect is the share of bimodal ones among all, with Wilson's interval.
+
+    Args:
+        scores: `aligned.records(..., measure="scores")`.
+    """
+    standard = scores[scores.constraint == "none"]
+    parts = tuple((str(name), _share(rows.dip_p < 0.05)) for name, rows in standard.groupby("activation", sort=False))
+    if not parts or min(share.seeds for _, share in parts) < SEEDS:
+        raise ValueError(f"an architecture has fewer than {SEEDS} standard SAEs")
+    verdict = _all_or_some([share.mean >= 1 / 2 for _, share in parts])
+    return Finding(verdict, _share(standard.dip_p < 0.05), parts=parts)
+
+
+@_testable
 def recovers_more(records: pd.DataFrame, constraint: str = "projected") -> Finding:
-    """C2 (and C3, on TopK's records): at equal L0, aligned SAEs recover more cross-entropy than standard ones.
+    """C2: at equal L0, aligned SAEs recover more cross-entropy than standard ones.
 
     Rule, the difference in CE recovered (aligned minus standard) being averaged over the grid of L0 for each seed:
 
@@ -86,18 +152,223 @@ def recovers_more(records: pd.DataFrame, constraint: str = "projected") -> Findi
     - *does not hold*: otherwise;
     - *not testable here*: fewer than three seeds, or arms that do not overlap in L0.
     """
-    try:
-        table = at_equal_l0(records, "ce_recovered", ("none", constraint))
-        overall = interval(table.groupby("seed").difference.mean().to_numpy())
-    except ValueError as error:
-        return Finding("not testable here", reason=str(error))
-    at_l0 = by_l0(table)
-    if overall.seeds < 3:
-        return Finding("not testable here", overall, at_l0, f"{overall.seeds} seeds, and the rule asks for three")
+    return _above_zero(*difference(records, "ce_recovered", ("none", constraint)))
+
+
+@_testable
+def recovers_more_where_dense(records: pd.DataFrame, constraint: str = "projected") -> Finding:
+    """C3: aligned TopK and BatchTopK SAEs recover more where k is large.
+
+    Rule, the difference in CE recovered (aligned minus standard) being averaged over the upper half of the grid of L0:
+
+    - *holds*: for each activation the 95 % interval of that mean lies above 0;
+    - *holds in part*: for some;
+    - *does not hold*: for none;
+    - *not testable here*: as for C2.
+    """
+    return _in_cases(records, ["activation"], "ce_recovered", ("none", constraint), densest=True)
+
+
+@_testable
+def leaves_few_dead(records: pd.DataFrame, constraint: str = "projected") -> Finding:
+    """C4: aligned training leaves near-zero dead features, without resampling or an auxiliary loss.
+
+    Rule, dead being what does not fire on the evaluation text, near zero 1 % of the features or less, and the effect
+    the difference in the share that is alive (aligned minus standard) at equal L0. An activation whose standard SAEs
+    have 1 % dead features or less shows nothing and is left out.
+
+    - *holds*: for each activation the effect's 95 % interval lies above 0, and the mean of the aligned SAEs' dead share
+      is near zero;
+    - *holds in part*: the first, but not the second, or not for each;
+    - *does not hold*: for none the interval lies above 0;
+    - *not testable here*: no activation is left, or as for C2.
+    """
+    parts, above, near = [], [], []
+    for name, rows in records.groupby("activation", sort=False):
+        dead = 1 - rows.groupby("constraint").alive.mean()
+        if dead.get("none", 1.0) <= NEAR_ZERO:
+            continue
+        effect, _ = difference(rows, "alive", ("none", constraint))
+        parts.append((str(name), effect))
+        above.append(effect.low > 0)
+        near.append(dead[constraint] <= NEAR_ZERO)
+    if not parts:
+        raise ValueError("the standard SAEs too have hardly a dead feature (1 % or less)")
+    verdict: Verdict = "holds" if all(above) and all(near) else "holds in part" if any(above) else "does not hold"
+    return Finding(verdict, parts[0][1] if len(parts) == 1 else None, parts=tuple(parts))
+
+
+@_testable
+def more_stable(pairs: pd.DataFrame, records: pd.DataFrame, constraint: str = "projected") -> Finding:
+    """C5: aligned features are more stable across seeds, for ReLU and TopK.
+
+    Rule, stability being PW-MCC over alive features, and the effect its difference (aligned minus standard) at equal
+    L0, with an interval over pairs of seeds (which are not independent where they share a seed):
+
+    - *holds*: for each activation the 95 % interval of the effect lies above 0;
+    - *holds in part*: for some;
+    - *does not hold*: for none;
+    - *not testable here*: fewer than three seeds, or arms that do not overlap in L0.
+
+    Args:
+        pairs: `aligned.records(..., measure="stability")`.
+        records: `aligned.records` of the same SAEs, for their L0.
+        constraint: of the aligned arm.
+    """
+    l0 = records.set_index([*ARM, "seed"]).l0
+    both = [[l0.loc[(*row[: len(ARM)], seed)] for seed in row[len(ARM) :]]
+            for row in pairs[[*ARM, "seed", "other_seed"]].itertuples(index=False, name=None)]  # fmt: skip
+    table = pairs.assign(
+        l0=[sum(two) / 2 for two in both], seed=pairs.seed.astype(str) + " and " + pairs.other_seed.astype(str)
+    )
+    return _in_cases(table, ["activation"], "pw_mcc_alive", ("none", constraint))
+
+
+@_testable
+def separates_better(scr: pd.DataFrame, records: pd.DataFrame, constraint: str = "projected") -> Finding:
+    """C6: aligned SAEs score higher on SCR.
+
+    Rule, an SAE's score being the mean over pairs of attributes and all n of the direction that SAEBench publishes, and
+    the effect the difference (aligned minus standard) at equal L0:
+
+    - *holds*: for each activation the 95 % interval of the effect lies above 0;
+    - *holds in part*: for some;
+    - *does not hold*: for none;
+    - *not testable here*: as for C2.
+
+    Args:
+        scr: `aligned.records(..., measure="scr")`.
+        records: `aligned.records` of the same SAEs, for their L0.
+        constraint: of the aligned arm.
+    """
+    l0 = records.set_index([*ARM, "seed"]).l0
+    of = [l0.loc[row] for row in scr[[*ARM, "seed"]].itertuples(index=False, name=None)]
+    score = [float(np.mean(np.array(row.scr)[np.array(row.harder)])) for row in scr.itertuples()]
+    return _in_cases(scr.assign(l0=of, score=score), ["activation"], "score", ("none", constraint))
+
+
+@_testable
+def correlates(features: pd.DataFrame, metric: str, paper: float) -> Finding:
+    """C7 and C8: a feature's MCS, or its concept score, correlates with its alignment score.
+
+    Rule, r being Pearson's over the alive features of a standard SAE:
+
+    - *holds*: the 95 % interval of r over SAEs lies above 0, and its mean is at least half of the paper's;
+    - *holds in part*: the first, but not the second;
+    - *does not hold*: otherwise;
+    - *not testable here*: fewer than three SAEs.
+
+    Args:
+        features: `aligned.records(..., measure="features")`, one row a standard SAE.
+        metric: `mcs` or `f1`.
+        paper: its r: 0.65 for MCS, 0.32 for auto-interpretability (arXiv 2605.18629, Figures 11 and 12).
+    """
+    rows = features[features.constraint == "none"].drop_duplicates([*ARM, "seed"])
+    if len(rows) < SEEDS:
+        raise ValueError(f"there are {len(rows)} standard SAEs, and the rule asks for {SEEDS}")
+    effect = interval(np.array([pearson(row.score, getattr(row, metric), row.density) for row in rows.itertuples()]))
+    if effect.low <= 0:
+        return Finding("does not hold", effect)
+    return Finding("holds" if effect.mean >= paper / 2 else "holds in part", effect)
+
+
+def pearson(score: Sequence[float], metric: Sequence[float], density: Sequence[float]) -> float:
+    """Pearson's r of alignment score and a metric over the features that are alive.
+
+    Raises:
+        ValueError: scores that are all the same, as those of an aligned SAE.
+    """
+    a, b, alive = np.asarray(score), np.asarray(metric), np.asarray(density) > 0
+    if a[alive].std() < 1e-4:
+        raise ValueError("these scores are all the same: nothing can correlate with them")
+    return float(np.corrcoef(a[alive], b[alive])[0, 1])
+
+
+@_testable
+def tying_costs(records: pd.DataFrame, constraint: str = "projected") -> Finding:
+    """C9: tying the weights also removes dead features, but costs reconstruction.
+
+    Rule, at equal L0: the tied SAEs have a larger share of alive features than the standard ones (the 95 % interval of
+    the difference lies above 0), and recover less cross-entropy than the aligned ones (below 0).
+
+    - *holds*: both; *holds in part*: one of them; *does not hold*: neither;
+    - *not testable here*: as for C2.
+
+    The effect is the second difference, tied minus aligned.
+    """
+    alive, _ = difference(records, "alive", ("none", "tied"))
+    recovered, at_l0 = difference(records, "ce_recovered", (constraint, "tied"))
+    verdict = _all_or_some([alive.low > 0, recovered.high < 0])
+    return Finding(verdict, recovered, at_l0, (("alive, against standard", alive), ("CE, against aligned", recovered)))
+
+
+@_testable
+def needs_no_tuning(records: pd.DataFrame, constraint: str = "projected") -> Finding:
+    """C11: alignment works with p-annealing, TopK and BatchTopK, without new hyperparameters.
+
+    Rule, no arm having a setting that the other has not, the effect being the difference in CE recovered (aligned minus
+    standard) at equal L0:
+
+    - *holds*: for none of the activations the 95 % interval lies below 0;
+    - *holds in part*: for some it does, for others not;
+    - *does not hold*: for each it does;
+    - *not testable here*: as for C2.
+    """
+    parts = _parts(records, ["activation"], "ce_recovered", ("none", constraint))
+    return Finding(_all_or_some([effect.high >= 0 for _, effect in parts]), parts=parts)
+
+
+@_testable
+def holds_everywhere(records: pd.DataFrame, constraint: str = "projected") -> Finding:
+    """C12: the gain in CE recovered holds over dictionary sizes and sparsities.
+
+    Rule, the difference (aligned minus standard) being averaged over the grid of L0, for each activation and width:
+
+    - *holds*: the 95 % interval lies above 0 for each; *holds in part*: for some; *does not hold*: for none;
+    - *not testable here*: as for C2, or one width alone.
+    """
+    if records.d_sae.nunique() < 2:
+        raise ValueError("there is one width alone")
+    return _in_cases(records, ["activation", "d_sae"], "ce_recovered", ("none", constraint))
+
+
+def _above_zero(overall: Interval, at_l0: tuple[tuple[float, Interval], ...]) -> Finding:
     if overall.low > 0:
         return Finding("holds", overall, at_l0)
     above = np.mean([effect.low > 0 for _, effect in at_l0])
     return Finding("holds in part" if above >= 1 / 3 else "does not hold", overall, at_l0)
+
+
+def _in_cases(
+    records: pd.DataFrame, cases: list[str], metric: str, arms: tuple[str, str], densest: bool = False
+) -> Finding:
+    """*holds* where the interval lies above 0 in every case, *in part* where it does in some."""
+    parts = _parts(records, cases, metric, arms, densest)
+    return Finding(
+        _all_or_some([effect.low > 0 for _, effect in parts]), parts[0][1] if len(parts) == 1 else None, parts=parts
+    )
+
+
+def _parts(
+    records: pd.DataFrame, cases: list[str], metric: str, arms: tuple[str, str], densest: bool = False
+) -> tuple[tuple[str, Interval], ...]:
+    return tuple(
+        (", ".join(map(str, case)), difference(rows, metric, arms, densest)[0])
+        for case, rows in records.groupby(cases, sort=False)
+    )
+
+
+def _all_or_some(true: Sequence[bool]) -> Verdict:
+    return "holds" if all(true) else "holds in part" if any(true) else "does not hold"
+
+
+def _share(of: pd.Series) -> Interval:
+    """A share with Wilson's interval."""
+    from scipy.stats import binomtest
+
+    found = binomtest(int(of.sum()), len(of))
+    low, high = found.proportion_ci(method="wilson")
+    return Interval(found.statistic, low, high, len(of))
 
 
 def no_added_compute(costs: pd.DataFrame) -> Finding:
