@@ -99,7 +99,7 @@ def test_the_command_line(notebook: Path, tmp_path: Path, capsys: pytest.Capture
     ("arguments", "says"),
     [
         (["recovered_ce", "-p", "widht", "5"], "no parameter 'widht'"),
-        (["recovered_xe"], "there are: cost, geometry, recovered_ce"),
+        (["recovered_xe"], "no notebook"),
         (["recovered_ce", "--preset", "huge"], "no preset 'huge'; there are gemma-2-2b, laptop"),
     ],
 )
@@ -111,6 +111,12 @@ def test_the_command_line_says_what_is_wrong_in_one_line(arguments: list[str], s
     assert says in done.stderr
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_notebook_is_answered_with_those_that_there_are() -> None:
+    with pytest.raises(FileNotFoundError) as error:
+        parameters(NOTEBOOKS / "recovered_xe.ipynb")
+    assert all(notebook.stem in str(error.value) for notebook in NOTEBOOKS.glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("name", [p.stem for p in (NOTEBOOKS / "presets").glob("*.yml")])

@@ -171,7 +171,7 @@ def scr(sae: SAE, probes: Probes, train: Texts, test: Texts, ablated: Sequence[i
     if not ablated or min(ablated) < 1 or max(ablated) > sae.d_sae:
         raise ValueError(f"ablated is {list(ablated)}; it holds numbers of features, 1 to {sae.d_sae} for this SAE")
     if len(probes.b.weight) != sae.d_in:
-        raise ValueError(f"these probes read activations of width {len(probes.b.weight)}, and the SAE {sae.d_in}")
+        raise ValueError(f"these probes read activations of width {len(probes.b.weight)}, and the SAE reads {sae.d_in}")
     learn, even = train.balanced, test.balanced
     f_train, f_test = mean_codes(sae, train, learn), mean_codes(sae, test, even)
     x = test.mean[even]
