@@ -1,4 +1,4 @@
-# `make book` and `make test` need Python 3.11 or newer and make; they set up all the rest in .venv.
+# `make book` and `make test` need a clone (with git), Python 3.11 or newer and make; they set up all the rest in .venv.
 PYTHON ?= python3
 PRESET ?= quick
 BIN := .venv/bin
@@ -7,10 +7,10 @@ BUILD := _build
 TORCH_INDEX := $(if $(shell command -v nvidia-smi),,--index-url https://download.pytorch.org/whl/cpu)
 TORCH := $(shell sed -n 's/^  "\(torch==[^"]*\)",/\1/p' pyproject.toml)
 
-.PHONY: help setup book html publish test bench clean
+.PHONY: help setup book html publish test test-all bench clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*##/ {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 	@echo "  PRESET=smoke|quick|laptop|scratch|pythia-160m|gemma-2-2b chooses what 'make book' trains (now: $(PRESET))"
 
 setup: $(BIN)/.ready  ## the environment in .venv, with pinned versions
@@ -49,6 +49,9 @@ publish: setup  ## write the store's records to results/, run the notebooks with
 
 test: setup  ## every test, the notebooks with the smoke preset among them
 	$(BIN)/python -m pytest
+
+test-all: setup  ## those, and every notebook on a model of every family
+	$(BIN)/python -m pytest -m "all or not all"
 
 bench: setup  ## speed and memory of training, beside the peers (half an hour)
 	$(BIN)/python -m benchmarks.speed

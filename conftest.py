@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -11,7 +12,12 @@ import pytest
 os.environ["ALIGNED_STORE"] = tempfile.mkdtemp(prefix="aligned-tests-")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs a network; fail at once, not after retries
 os.environ.setdefault("TQDM_DISABLE", "1")
-os.environ["TRITON_INTERPRET"] = "1"  # the GPU's loops are tested without one; read when Triton is first imported
+# The same tests on every machine: the GPU's loops are tested without one, in the interpreter.
+os.environ |= {"CUDA_VISIBLE_DEVICES": "", "TRITON_INTERPRET": "1"}
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["ALIGNED_STORE"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -169,6 +169,8 @@ def collect(
     }
     if source == text.INSTALLED:  # other packages, another pool
         name["documents"] = text.fingerprint(text.installed_python(split))
+    elif Path(source).exists():  # and so for files that were changed
+        name["documents"] = text.fingerprint(text.documents(source, split))
     digest = hashlib.sha256(json.dumps(name, sort_keys=True).encode()).hexdigest()[:12]
     folder = place / f"{Path(model.name).name}-layer{layer}-{digest}"
     if _whole(folder):
@@ -282,12 +284,16 @@ def scale_of(x: Float[Tensor, "n d_in"]) -> float:
     return float(x.float().square().sum(1).mean() ** -0.5)
 
 
-def store() -> Path:
-    """Where runs and pools are kept: the folder that `ALIGNED_STORE` names, else `runs/` in the checkout, so that a
-    notebook finds them from wherever it is started (in the current folder, for an installed package)."""
+def home() -> Path:
+    """The checkout, so that a notebook finds what is kept there from wherever it is started; for an installed package
+    the current folder."""
     checkout = Path(__file__).parents[1]
-    here = checkout if (checkout / "pyproject.toml").exists() else Path()
-    return Path(os.environ.get("ALIGNED_STORE", here / "runs"))
+    return checkout if (checkout / "pyproject.toml").exists() else Path()
+
+
+def store() -> Path:
+    """Where runs and pools are kept: the folder that `ALIGNED_STORE` names, else `runs/` at `home`."""
+    return Path(os.environ.get("ALIGNED_STORE", home() / "runs"))
 
 
 def _mix(seed: int, number: int) -> int:

@@ -77,6 +77,19 @@ class Finding:
     parts: tuple[tuple[str, Interval], ...] = ()  # the same in each case that the claim speaks of
     reason: str = ""
 
+    def __str__(self) -> str:
+        """In Markdown, without a full stop."""
+        if self.reason:
+            return f"**{self.verdict}** ({self.reason})"
+        return f"**{self.verdict}**: " + "; ".join(f"{name} {effect}".strip() for name, effect in self.numbers)
+
+    @property
+    def numbers(self) -> tuple[tuple[str, Interval], ...]:
+        """What stands beside the verdict: the effect that the rule looked at, and each case's own."""
+        if self.effect is None or self.effect in [effect for _, effect in self.parts]:
+            return self.parts
+        return (("in all" if self.parts else "", self.effect), *self.parts)
+
 
 def _testable(rule: Callable[P, Finding]) -> Callable[P, Finding]:
     """A rule that cannot be applied says why, as a finding."""
@@ -115,6 +128,30 @@ def difference(
     if overall.seeds < SEEDS:
         raise ValueError(f"{overall.seeds} seeds, and the rule asks for {SEEDS}: the difference is {overall}")
     return overall, by_l0(table)
+
+
+def effects(
+    records: pd.DataFrame,
+    arms: Sequence[str],
+    against: str = "none",
+    metrics: Sequence[str] = ("ce_recovered", "alive"),
+) -> pd.DataFrame:
+    """`difference` of several arms from one, by activation and arm: an `Interval` for each metric, or, where there is
+    none, the reason."""
+    import pandas as pd
+
+    found: dict[tuple[str, str], dict[str, Interval | str]] = {}
+    for activation, rows in records.groupby("activation", sort=False):
+        for arm in arms:
+            of_arm = found[str(activation), arm] = {}
+            for metric in metrics:
+                try:
+                    of_arm[metric], _ = difference(rows, metric, (against, arm))
+                except ValueError as error:
+                    of_arm[metric] = str(error)
+    table = pd.DataFrame.from_dict(found, orient="index", columns=list(metrics))
+    table.index = pd.MultiIndex.from_tuples(found, names=["activation", "arm"])
+    return table
 
 
 @_testable
@@ -198,8 +235,22 @@ def leaves_few_dead(records: pd.DataFrame, constraint: str = "projected") -> Fin
     return Finding(verdict, parts[0][1] if len(parts) == 1 else None, parts=tuple(parts))
 
 
+def with_l0(table: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
+    """A table of another measure with the SAEs' `l0`; the mean of the two, where its rows are of pairs of seeds.
+
+    Args:
+        table: `aligned.records(..., measure=...)`.
+        records: `aligned.records` of the same SAEs.
+    """
+    l0 = records.set_index([*ARM, "seed"]).l0
+    seeds = [seed for seed in ("seed", "other_seed") if seed in table]
+    of = [[l0.loc[(*row[: len(ARM)], seed)] for seed in row[len(ARM) :]]
+          for row in table[[*ARM, *seeds]].itertuples(index=False, name=None)]  # fmt: skip
+    return table.assign(l0=[sum(values) / len(values) for values in of])
+
+
 @_testable
-def more_stable(pairs: pd.DataFrame, records: pd.DataFrame, constraint: str = "projected") -> Finding:
+def more_stable(pairs: pd.DataFrame, constraint: str = "projected") -> Finding:
     """C5: aligned features are more stable across seeds, for ReLU and TopK.
 
     Rule, stability being PW-MCC over alive features, and the effect its difference (aligned minus standard) at equal
@@ -211,21 +262,15 @@ def more_stable(pairs: pd.DataFrame, records: pd.DataFrame, constraint: str = "p
     - *not testable here*: fewer than three seeds, or arms that do not overlap in L0.
 
     Args:
-        pairs: `aligned.records(..., measure="stability")`.
-        records: `aligned.records` of the same SAEs, for their L0.
+        pairs: `aligned.records(..., measure="stability")`, with L0 (`with_l0`).
         constraint: of the aligned arm.
     """
-    l0 = records.set_index([*ARM, "seed"]).l0
-    both = [[l0.loc[(*row[: len(ARM)], seed)] for seed in row[len(ARM) :]]
-            for row in pairs[[*ARM, "seed", "other_seed"]].itertuples(index=False, name=None)]  # fmt: skip
-    table = pairs.assign(
-        l0=[sum(two) / 2 for two in both], seed=pairs.seed.astype(str) + " and " + pairs.other_seed.astype(str)
-    )
-    return _in_cases(table, ["activation"], "pw_mcc_alive", ("none", constraint))
+    pair = pairs.seed.astype(str) + " and " + pairs.other_seed.astype(str)
+    return _in_cases(pairs.assign(seed=pair), ["activation"], "pw_mcc_alive", ("none", constraint))
 
 
 @_testable
-def separates_better(scr: pd.DataFrame, records: pd.DataFrame, constraint: str = "projected") -> Finding:
+def separates_better(scr: pd.DataFrame, constraint: str = "projected") -> Finding:
     """C6: aligned SAEs score higher on SCR.
 
     Rule, an SAE's score being the mean over pairs of attributes and all n of the direction that SAEBench publishes, and
@@ -237,14 +282,11 @@ def separates_better(scr: pd.DataFrame, records: pd.DataFrame, constraint: str =
     - *not testable here*: as for C2.
 
     Args:
-        scr: `aligned.records(..., measure="scr")`.
-        records: `aligned.records` of the same SAEs, for their L0.
+        scr: `aligned.records(..., measure="scr")`, with L0 (`with_l0`).
         constraint: of the aligned arm.
     """
-    l0 = records.set_index([*ARM, "seed"]).l0
-    of = [l0.loc[row] for row in scr[[*ARM, "seed"]].itertuples(index=False, name=None)]
     score = [float(np.mean(np.array(row.scr)[np.array(row.harder)])) for row in scr.itertuples()]
-    return _in_cases(scr.assign(l0=of, score=score), ["activation"], "score", ("none", constraint))
+    return _in_cases(scr.assign(score=score), ["activation"], "score", ("none", constraint))
 
 
 @_testable
@@ -253,7 +295,8 @@ def correlates(features: pd.DataFrame, metric: str, paper: float) -> Finding:
 
     Rule, r being Pearson's over the alive features of a standard SAE:
 
-    - *holds*: the 95 % interval of r over SAEs lies above 0, and its mean is at least half of the paper's;
+    - *holds*: the 95 % interval of r over SAEs (by Fisher's z) lies above 0, and its mean is at least half of the
+      paper's;
     - *holds in part*: the first, but not the second;
     - *does not hold*: otherwise;
     - *not testable here*: fewer than three SAEs.
@@ -263,13 +306,25 @@ def correlates(features: pd.DataFrame, metric: str, paper: float) -> Finding:
         metric: `mcs` or `f1`.
         paper: its r: 0.65 for MCS, 0.32 for auto-interpretability (arXiv 2605.18629, Figures 11 and 12).
     """
-    rows = features[features.constraint == "none"].drop_duplicates([*ARM, "seed"])
+    import pandas as pd
+
+    rows = features[features.constraint == "none"]
     if len(rows) < SEEDS:
         raise ValueError(f"there are {len(rows)} standard SAEs, and the rule asks for {SEEDS}")
-    effect = interval(np.array([pearson(row.score, getattr(row, metric), row.density) for row in rows.itertuples()]))
+    r = pd.Series([pearson(row.score, getattr(row, metric), row.density) for row in rows.itertuples()], rows.index)
+    if r.isna().any():
+        raise ValueError(f"{metric} is the same for all features of an SAE: nothing can correlate with it")
+    effect = _correlation(r)
+    parts = tuple((str(name), _correlation(of)) for name, of in r.groupby(rows.activation, sort=False) if len(of) > 1)
     if effect.low <= 0:
-        return Finding("does not hold", effect)
-    return Finding("holds" if effect.mean >= paper / 2 else "holds in part", effect)
+        return Finding("does not hold", effect, parts=parts)
+    return Finding("holds" if effect.mean >= paper / 2 else "holds in part", effect, parts=parts)
+
+
+def _correlation(r: pd.Series) -> Interval:
+    """The mean of correlations with its interval, by Fisher's z, which keeps both between -1 and 1."""
+    z = interval(np.arctanh(r.to_numpy()))
+    return Interval(float(np.tanh(z.mean)), float(np.tanh(z.low)), float(np.tanh(z.high)), z.seeds)
 
 
 def pearson(score: Sequence[float], metric: Sequence[float], density: Sequence[float]) -> float:
@@ -322,7 +377,8 @@ def needs_no_tuning(records: pd.DataFrame, constraint: str = "projected") -> Fin
 def holds_everywhere(records: pd.DataFrame, constraint: str = "projected") -> Finding:
     """C12: the gain in CE recovered holds over dictionary sizes and sparsities.
 
-    Rule, the difference (aligned minus standard) being averaged over the grid of L0, for each activation and width:
+    Rule, the difference (aligned minus standard) being averaged over the grid of L0, that is over sparsities, for each
+    activation and width:
 
     - *holds*: the 95 % interval lies above 0 for each; *holds in part*: for some; *does not hold*: for none;
     - *not testable here*: as for C2, or one width alone.
@@ -352,6 +408,8 @@ def _in_cases(
 def _parts(
     records: pd.DataFrame, cases: list[str], metric: str, arms: tuple[str, str], densest: bool = False
 ) -> tuple[tuple[str, Interval], ...]:
+    if records.empty:
+        raise ValueError("there is no SAE of the kind that the claim speaks of")
     return tuple(
         (", ".join(map(str, case)), difference(rows, metric, arms, densest)[0])
         for case, rows in records.groupby(cases, sort=False)

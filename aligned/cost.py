@@ -1,16 +1,21 @@
-"""What a training step costs: tables from the record that `benchmarks/speed.py` writes."""
+"""What a training step costs, and what the presets do: tables from the record that `benchmarks/speed.py` writes."""
 
 from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aligned.results import RESULTS
+from aligned.spec import RunSpec, kinds, variants
 
 if TYPE_CHECKING:
     import pandas as pd
+
+D_IN = {"embedded": 128, "EleutherAI/pythia-160m": 768, "google/gemma-2-2b": 2304}  # so that no model is loaded
 
 
 def record(name: str) -> dict[str, Any]:
@@ -34,6 +39,8 @@ def speed_ups(record: dict[str, Any]) -> pd.DataFrame:
     rows = pd.DataFrame(record["rows"])
     seconds = rows[~rows.arm.str.contains(r"\+")].set_index(["shape", "activation", "arm"]).seconds
     seconds = seconds.unstack().reindex(rows[["shape", "activation"]].drop_duplicates().itertuples(index=False))
+    peers = ["SAELens", "dictionary_learning", "dictionary_learning, autocast"]
+    seconds = seconds.reindex(columns=seconds.columns.union(peers))
     saelens = seconds[[arm for arm in seconds if arm.startswith("SAELens")]]
     return pd.DataFrame(
         {
@@ -61,3 +68,77 @@ def in_turns(record: dict[str, Any], other: str) -> pd.DataFrame:
             median = statistics.median(ratios)
             found.append((row["shape"], row["activation"], median, low, high, len(ratios)))
     return pd.DataFrame(found, columns=["shape", "activation", "cost", "low", "high", "pairs"])
+
+
+def asked(p: Mapping[str, Any]) -> list[RunSpec]:
+    """The SAEs that a figure's page asks for.
+
+    Args:
+        p: the page's parameters, all of them (`aligned.rerun.parameters`, a preset's written over them).
+    """
+    spec = RunSpec(
+        **{field.name: p[field.name] for field in fields(RunSpec) if field.name in p and field.name != "seed"}
+    )
+    arms = {"seed": p["seeds"], "constraint": dict.fromkeys(["none", p["constraint"]])}
+    every = arms | {"constraint": dict.fromkeys([*arms["constraint"], *p.get("controls", [])])}
+    specs = kinds(spec, p["activations"], p["penalties"], p["ks"], **every)
+    several = [p.get(f"other_{name}", p[name]) for name in ("activations", "penalties", "ks")]
+    widths = [{"d_sae": width} for width in p.get("other_widths", [])]
+    for changed in (spec, *variants(spec, widths + p.get("settings", [])).values()):
+        specs += kinds(changed, *several, **arms)
+    for changed in variants(spec, p.get("budgets", [])).values():
+        specs += kinds(changed, ["relu"], p["other_penalties"], [], **arms)
+    for changed in variants(spec, p.get("earlier", [])).values():
+        specs += kinds(changed, p["other_activations"], p["penalties"], p["ks"], **arms)
+    if "rates" in p:
+        first = p["other_penalties"][:1], p["other_ks"][:1]
+        rates = {"seed": p["seeds"], "constraint": ["none"], "lr": p["rates"]}
+        specs += kinds(replace(spec, tokens=p["rate_tokens"]), p["other_activations"], *first, **rates)
+    if "extreme_ks" in p:
+        specs += kinds(spec, p["other_activations"], p["extreme_penalties"], p["extreme_ks"], **arms)
+    return list(dict.fromkeys(specs))
+
+
+def training(record: dict[str, Any], specs: list[RunSpec], d_in: int) -> dict[str, float]:
+    """What it takes to train some SAEs from nothing, by a record of the benchmark: `SAEs`, `hours` on the record's
+    machine, `memory GB` (the largest SAE's peak), `disk GB` (weights, and the activations in bf16). Between the shapes
+    that were measured, and beyond, the cost of a step grows linearly with d_in d_sae."""
+    import numpy as np
+
+    def at(activation: str, size: int, what: str) -> float:
+        like = "relu" if activation == "p_anneal" else activation
+        rows = [r for r in record["rows"] if r["arm"] == "aligned" and r["activation"] == like]
+        sizes, costs = zip(*sorted((r["d_in"] * r["d_sae"], r[what]) for r in rows))
+        if size <= sizes[-1]:
+            return float(np.interp(size, sizes, costs))
+        slope = (costs[-1] - costs[-2]) / (sizes[-1] - sizes[-2])
+        return float(costs[-1] + slope * (size - sizes[-1]))
+
+    shapes = [(spec.activation, d_in * spec.d_sae) for spec in specs]
+    pools = {(s.model, s.layer, s.text, s.context, s.tokens) for s in specs}
+    seconds = sum(s.steps * at(*shape, "seconds") * s.batch / record["batch"] for s, shape in zip(specs, shapes))
+    weights = sum(8 * size for _, size in shapes)  # two matrices of float32
+    return {
+        "SAEs": len(specs),
+        "hours": seconds / 3600,
+        "memory GB": max(at(*shape, "peak_gb") for shape in shapes),
+        "disk GB": (weights + sum(2 * d_in * tokens for *_, tokens in pools)) / 1e9,
+    }
+
+
+def presets(record: dict[str, Any], names: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`training` for every preset, all its pages together; and the hours for every page alone."""
+    import pandas as pd
+
+    from aligned.rerun import NOTEBOOKS, parameters, preset
+
+    pages = {page: parameters(page) for page in sorted(NOTEBOOKS.glob("*.ipynb"))}
+    pages = {page: known for page, known in pages.items() if "use_published" in known}
+    whole, each = {}, {}
+    for name in names:
+        given = {page: known | preset(name, page) for page, known in pages.items()}
+        d_in = D_IN[next(iter(given.values()))["model"]]
+        specs = {page.stem: asked(p) for page, p in given.items()}
+        whole[name] = training(record, list(dict.fromkeys(s for of in specs.values() for s in of)), d_in)
+        each[name] = {page: training(record, of, d_in)["hours"] for page, of in specs.items()}
+    return pd.DataFrame(whole).T, pd.DataFrame(each)

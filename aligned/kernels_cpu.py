@@ -112,6 +112,25 @@ def _topk(pre, groups, values, places):  # type: ignore[no-untyped-def]
                 j += 1
 
 
+def rectify(pre: Tensor) -> tuple[Tensor, Tensor]:
+    """Set what is negative to 0, in place. Returns how many entries are left, and which columns have one."""
+    counts, fired = np.empty(len(pre), np.int64), np.zeros(pre.shape[1], np.bool_)
+    _rectify(_bits(pre), counts, fired)
+    return torch.from_numpy(counts).sum(), torch.from_numpy(fired)
+
+
+@njit(parallel=True, cache=True)
+def _rectify(pre, counts, fired):  # type: ignore[no-untyped-def]
+    for t in prange(len(pre)):
+        row, count = pre[t], 0
+        for i in range(len(row)):
+            on = row[i] > 0
+            count += on
+            fired[i] |= on  # whichever thread comes first, they write the same
+            row[i] = max(row[i], 0)
+        counts[t] = count
+
+
 def above(pre: Tensor, largest: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """The positive entries row by row: values, places, and where each row starts, `[batch + 1]`; or, with `largest`,
     only that many of the largest of all."""

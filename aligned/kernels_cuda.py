@@ -12,6 +12,27 @@ import triton.language as tl
 from torch import Tensor
 
 
+def rectify(pre: Tensor) -> tuple[Tensor, Tensor]:
+    """Set what is negative to 0, in place. Returns how many entries are left, and which columns have one."""
+    return pre.relu_().count_nonzero().float(), pre.amax(0) > 0
+
+
+def topk(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Values and places of each row's k largest entries, in any order."""
+    values, places = pre.topk(k, dim=1, sorted=False)
+    return values, places
+
+
+def above(pre: Tensor, largest: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest entries of all, row by row, what is negative as 0: values, places, and where each row starts,
+    `[batch + 1]`."""
+    batch, d_sae = pre.shape
+    top = pre.flatten().topk(largest, sorted=False)
+    places, order = top.indices.sort()
+    starts = torch.searchsorted(places, torch.arange(batch + 1, device=pre.device) * d_sae, out_int32=True)
+    return top.values[order].float().relu(), (places % d_sae).int(), starts
+
+
 @triton.jit
 def _reconstruct(values, features, starts, W_dec, b_dec, x, difference, dots, d_in, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     t = tl.program_id(0).to(tl.int64)

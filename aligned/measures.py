@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from aligned import evals, runs, text
 from aligned.alignment import alignment_score
 from aligned.evals.attributes import pairs
 from aligned.evals.codes import codes
+from aligned.evals.recovery import recoveries
+from aligned.evals.scores import histogram
 from aligned.evals.scr import ABLATED
 from aligned.evals.stability import max_cosine
 from aligned.held_out import HeldOut, held_out
@@ -25,6 +28,31 @@ from aligned.train import SCORES
 
 Row = dict[str, Any]
 Together = Sequence[tuple[Run, ...]]
+AT_ONCE = 4  # SAEs in memory
+
+
+def alone(specs: list[RunSpec]) -> list[tuple[RunSpec, ...]]:
+    """Each spec for itself."""
+    return [(spec,) for spec in specs]
+
+
+def every_two(specs: list[RunSpec]) -> list[tuple[RunSpec, ...]]:
+    """Every two of the specs that differ in their seeds alone."""
+    return [pair for of in _alike(specs) for pair in combinations(of, 2)]
+
+
+def with_the_next(specs: list[RunSpec]) -> list[tuple[RunSpec, ...]]:
+    """Each spec with the one that has the next seed, and the last one with the first."""
+    return [pair for of in _alike(specs) for pair in zip(of, [*of[1:], of[0]])]
+
+
+def _alike(specs: list[RunSpec]) -> list[list[RunSpec]]:
+    groups: dict[RunSpec, list[RunSpec]] = {}
+    for spec in dict.fromkeys(specs):
+        groups.setdefault(replace(spec, seed=0), []).append(spec)
+    if single := [of[0].name for of in groups.values() if len(of) < 2]:
+        raise ValueError(f"pairs of seeds need at least 2 seeds of each SAE, and there is one of {', '.join(single)}")
+    return list(groups.values())
 
 
 @dataclass(frozen=True)
@@ -32,15 +60,29 @@ class Measure:
     """A question to runs, all of one language model, layer and text.
 
     Attributes:
-        of: from runs and a size to an answer for each, in their order; where `seeds` is 2, from pairs of runs that
-            differ in their seeds alone.
+        of: from groups of runs and a size to an answer for each group, in their order.
         unit: of the size; none, where the answer does not depend on text.
-        seeds: runs that one answer is about, 1 or 2.
+        groups: from specs to those that one answer is about.
+        labelled: whether the text must be one whose labels are known.
+        least: the smallest size with which it can be asked.
     """
 
     of: Callable[[Together, int], Iterator[Row]]
     unit: str = ""
-    seeds: int = 1
+    groups: Callable[[list[RunSpec]], list[tuple[RunSpec, ...]]] = alone
+    labelled: bool = False
+    least: int = 1
+
+    def check(self, specs: list[RunSpec], size: int) -> None:
+        """Raise a `ValueError` now for what could not be measured after long training."""
+        if not isinstance(size, int) or size < self.least:
+            raise ValueError(f"eval_tokens is {size!r}; it is a whole number of at least {self.least}")
+        if self.labelled and (others := {s.text for s in specs} - {text.INSTALLED}):
+            raise ValueError(
+                f"this needs a text whose labels are known, {text.INSTALLED!r}, and text is "
+                f"{', '.join(sorted(others))}; with labels of your own (`aligned.labels`) call the measures in "
+                "`aligned.evals` yourself"
+            )
 
     def key(self, name: str, size: int, specs: tuple[RunSpec, ...]) -> str:
         """Under what the answer stands in the first run's `metrics.json`."""
@@ -50,10 +92,11 @@ class Measure:
 
 def recovery(together: Together, tokens: int) -> Iterator[Row]:
     """`evals.recovery`."""
-    for (run,) in together:
-        spec = run.spec
+    for first in range(0, len(together), AT_ONCE):
+        some = together[first : first + AT_ONCE]
+        spec = some[0][0].spec
         blocks = runs.held_out_blocks(spec.model, spec.text, spec.context, tokens)
-        yield evals.recovery(run.sae, runs.language_model(spec.model), blocks)
+        yield from recoveries([run.sae for (run,) in some], runs.language_model(spec.model), blocks)
 
 
 def scores(together: Together, _: int) -> Iterator[Row]:
@@ -65,7 +108,7 @@ def scores(together: Together, _: int) -> Iterator[Row]:
         log = run.log
         yield {
             **evals.modes(a),
-            "histogram": (torch.histc(a.clamp(low, high), bins, low, high) / len(a)).tolist(),
+            "histogram": histogram(a, bins, low, high).tolist(),
             "log_tokens": log.tokens.tolist(),
             "log_dead": log.dead.tolist(),
             "log_scores": [[int(count) for count in row.split()] for row in log.scores],
@@ -107,9 +150,9 @@ def features(together: Together, tokens: int) -> Iterator[Row]:
         yield {
             "score": _short(alignment_score(run.sae)),
             "mcs": _short(mcs),
-            "f1": _short(torch.from_numpy(table.f1.to_numpy())),
-            "density": _short(torch.from_numpy(table.density.to_numpy())),
-            "concept": [read.names.index(c) if c else -1 for c in table.concept],
+            "f1": _short(torch.tensor(table.f1.to_numpy(copy=True))),
+            "density": _short(torch.tensor(table.density.to_numpy(copy=True))),
+            "concept": [read.names.index(c) if isinstance(c, str) else -1 for c in table.concept],
             "f1_mean": float(table.f1[alive].mean()),
             "f1_chance": float(table.chance[alive].mean()),
             "f1_over_half": float((table.f1 > 0.5).mean()),
@@ -140,9 +183,9 @@ MEASURES = {
     "recovery": Measure(recovery, TEXT),
     "scores": Measure(scores),
     "behaviour": Measure(behaviour, TEXT),
-    "stability": Measure(stability, TEXT, seeds=2),
-    "features": Measure(features, TEXT, seeds=2),
-    "scr": Measure(scr, CODE),
+    "stability": Measure(stability, TEXT, every_two),
+    "features": Measure(features, TEXT, with_the_next, labelled=True),
+    "scr": Measure(scr, CODE, labelled=True, least=32),
 }
 
 
@@ -156,4 +199,4 @@ def _held_out(model: str, layer: int, tokens: int, context: int, source: str) ->
 
 
 def _short(values: Tensor) -> list[float]:
-    return [round(v, 4) for v in values.detach().tolist()]
+    return [float(f"{v:.4g}") for v in values.detach().tolist()]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from aligned import text
+from aligned.errors import NoAccess, NotFound, Unreachable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,27 +30,35 @@ class LanguageModel:
     """A causal language model, through TransformerLens's bridge.
 
     Args:
-        name: `embedded`, a local Hugging Face folder, or a hub id such as `EleutherAI/pythia-160m`.
-        revision: branch, tag or commit of a hub id.
+        name: `embedded`, a local Hugging Face folder, or a hub id such as `EleutherAI/pythia-160m`; a hub id may be
+            followed by a branch, tag or commit, as in `EleutherAI/pythia-160m@step143000`. The weights are read in
+            float32, with `+bfloat16` at the end of the name in bfloat16: what a name stands for decides a run.
         device: `cuda` where there is one, else `cpu`.
 
     Raises:
-        FileNotFoundError: a folder that is not there or holds no model.
-        PermissionError: a gated model, and no login.
-        ConnectionError: a hub id that cannot be reached or does not exist.
+        NotFound: a folder that is not there or holds no model.
+        NoAccess: a gated model, and no login.
+        Unreachable: a hub id that cannot be reached, or does not exist.
     """
 
-    def __init__(self, name: str = EMBEDDED, revision: str | None = None, device: str | None = None) -> None:
-        where = _locate(name)
-        _check_reachable(name, where, revision)
+    def __init__(self, name: str = EMBEDDED, device: str | None = None) -> None:
+        of, revision, self.dtype = named(name)
+        where = _locate(of)
+        _check_reachable(of, where, revision)
         from transformer_lens.model_bridge import TransformerBridge  # 6 s to import
 
         self.name = name
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.bridge = TransformerBridge.boot_transformers(where, device=self.device, revision=revision)
+        self.bridge = TransformerBridge.boot_transformers(
+            where, device=self.device, dtype=self.dtype, revision=revision
+        )
         self.bridge.eval().requires_grad_(False)
         self.tokenizer: PreTrainedTokenizerBase = self.bridge.tokenizer
         self._baselines: dict[tuple[int, tuple[int, ...], str], tuple[Tensor, Tensor]] = {}
+
+    def __repr__(self) -> str:
+        shape = f"{self.n_layers} layers of width {self.d_in}"
+        return f"<language model {self.name}: {shape}, on {self.device}, {str(self.dtype).removeprefix('torch.')}>"
 
     @property
     def n_layers(self) -> int:
@@ -71,6 +82,15 @@ class LanguageModel:
             total.update(key.rsplit(".", 1)[-1].encode())
             total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return total.hexdigest()[:16]
+
+    @cached_property
+    def _beside(self) -> tuple[None, ...] | None:
+        """What stands in for what a block returns beside the residual stream; in most families that is nothing."""
+        given: list[Any] = []
+        handle = self.bridge.blocks[0].original_component.register_forward_hook(lambda *call: given.append(call[2]))
+        self.bridge(torch.zeros(1, 2, dtype=torch.long, device=self.device), prepend_bos=False)
+        handle.remove()
+        return (None,) * (len(given[0]) - 1) if isinstance(given[0], tuple) else None
 
     def hook(self, layer: int) -> str:
         """Name of the residual stream after a layer.
@@ -102,13 +122,22 @@ class LanguageModel:
 
     @torch.no_grad()
     def token_loss(
-        self, tokens: Int[Tensor, "batch context"], layer: int = 0, splice: Splice | None = None
+        self,
+        tokens: Int[Tensor, "batch context"],
+        layer: int = 0,
+        resid: Float[Tensor, "batch context d_in"] | None = None,
     ) -> Float[Tensor, "batch context-1"]:
-        """Cross-entropy, in nats, of each next token; with `splice(residual)` in the place of the residual stream
-        after `layer` where a splice is given."""
-        hooks = [] if splice is None else [(self.hook(layer), lambda value, hook: splice(value).to(value.dtype))]
+        """Cross-entropy, in nats, of each next token; with `resid` in the place of the residual stream after `layer`
+        where it is given. What comes before that layer is not computed then."""
+        self.hook(layer)
         tokens = tokens.to(self.device)
-        logits = self.bridge.run_with_hooks(tokens, return_type="logits", fwd_hooks=hooks, prepend_bos=False)
+        with ExitStack() as stack:
+            if resid is not None:
+                resid = resid.to(self.device, self.dtype)
+                given = resid if self._beside is None else (resid, *self._beside)
+                for block in self.bridge.blocks[: layer + 1]:
+                    stack.enter_context(patch.object(block.original_component, "forward", lambda *_, **__: given))
+            logits = self.bridge(tokens, return_type="logits", prepend_bos=False)
         # the last position has nothing to predict; a target that is ignored is cheaper than logits without it, a copy
         target = torch.cat([tokens[:, 1:], tokens.new_full((len(tokens), 1), -100)], dim=1)
         loss = F.cross_entropy(logits.float().flatten(0, 1), target.flatten(), reduction="none", ignore_index=-100)
@@ -146,23 +175,33 @@ class LanguageModel:
         key = (layer, tuple(tokens.shape), hashlib.sha256(tokens.cpu().numpy().tobytes()).hexdigest())
         if key not in self._baselines:
             clean = torch.cat([self.token_loss(x).cpu() for x in tokens.split(batch)])
-            zero = torch.cat([self.token_loss(x, layer, torch.zeros_like).cpu() for x in tokens.split(batch)])
-            self._baselines[key] = (clean, zero)
+            zero = [self.token_loss(x, layer, torch.zeros(*x.shape, self.d_in)).cpu() for x in tokens.split(batch)]
+            self._baselines[key] = (clean, torch.cat(zero))
         return self._baselines[key]
 
 
+def named(name: str) -> tuple[str, str | None, torch.dtype]:
+    """What a model's name says: the folder or hub id, the revision, and the weights' dtype."""
+    of = name.removesuffix("+bfloat16")
+    dtype = torch.float32 if of == name else torch.bfloat16
+    if Path(of).expanduser().is_dir():
+        return of, None, dtype
+    of, _, revision = of.partition("@")
+    return of, revision or None, dtype
+
+
 def _locate(name: str) -> str:
-    """The folder or hub id that a model's name stands for."""
+    """The folder or hub id that a model is loaded from."""
     if name == EMBEDDED:
         return str(EMBEDDED_FOLDER)
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").exists():
-            raise FileNotFoundError(f"the folder {folder} holds no config.json; a Hugging Face model folder has one")
+            raise NotFound(f"the folder {folder} holds no config.json; a Hugging Face model folder has one")
         return str(folder)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return name
-    raise FileNotFoundError(
+    raise NotFound(
         f"no model at {name!r}: give {EMBEDDED!r}, a local Hugging Face folder, "
         "or a hub id such as 'EleutherAI/pythia-160m'"
     )
@@ -180,18 +219,20 @@ def _check_reachable(name: str, where: str, revision: str | None) -> None:
         while causes[-1].__cause__ or causes[-1].__context__:
             causes.append(causes[-1].__cause__ or causes[-1].__context__)
         if any(isinstance(cause, GatedRepoError) for cause in causes):
-            raise PermissionError(
+            raise NoAccess(
                 f"the model {name!r} needs a login: ask for access on its page, then run `hf auth login`"
             ) from error
         if any(isinstance(cause, RevisionNotFoundError) for cause in causes):
-            raise ConnectionError(f"the model {name!r} has no revision {revision!r}") from error
+            raise Unreachable(
+                f"the model {where!r} has no revision {revision!r}; without '@{revision}' its main branch is taken"
+            ) from error
         if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
-            raise ConnectionError(
+            raise Unreachable(
                 f"the hub has no model {name!r}, or it is private and needs a login (`hf auth login`)"
             ) from error
-        if Path(where).is_dir():
-            raise FileNotFoundError(f"the folder {where} holds no model that transformers can read: {error}") from error
-        raise ConnectionError(
+        if Path(where).is_dir() or isinstance(error, ValueError):  # it was there to be read
+            raise NotFound(f"{where} holds no model that transformers can read: {error}") from error
+        raise Unreachable(
             f"the model {name!r} could not be fetched and is not in the local cache. Without a network give a local "
             f"Hugging Face folder, or {EMBEDDED!r}"
         ) from error

@@ -39,7 +39,7 @@ class Penalty:
             return 1.0, None
         return self.p_values[stage - 1], self.p_values[min(stage, STAGES - 1)]
 
-    def __call__(self, f: Float[Tensor, " *n"], step: int, batch: int) -> tuple[Tensor | float, Tensor | float]:
+    def __call__(self, f: Float[Tensor, " *n"], step: int, batch: int) -> tuple[Tensor, Tensor]:
         """The penalty of a batch, and its gradient by each code that is over 0.
 
         Args:
@@ -48,16 +48,17 @@ class Penalty:
             batch: how many tokens they belong to.
         """
         if self.nothing:
-            return 0.0, 0.0
+            return self.coefficient, self.coefficient  # 0, where the codes are
         p, following = self.p(step)
         scale = self.coefficient * min(1.0, step / self.warmup)
-        total = _power(f, p).sum(dtype=torch.float32) / batch
+        total = _total(_power(f, p)) / batch
         gradient = scale / batch if p == 1 else scale * (p / batch) * _power(f, p - 1)
         if following is not None:
-            now = torch.stack([total, _power(f, following).sum(dtype=torch.float32) / batch])
+            now = torch.stack([total, _total(_power(f, following)) / batch])
             self.recent[step % MEMORY] = now
             if step in self.changes:
-                self.coefficient *= self.recent[:, 0].nanmean() / self.recent[:, 1].nanmean()
+                now, then = self.recent.nanmean(0)
+                self.coefficient *= torch.where(then > 0, now / then, 1)  # both are 0 where no feature is active
         return scale * total, gradient
 
 
@@ -65,3 +66,9 @@ def _power(f: Tensor, p: float) -> Tensor:
     if p == 1:
         return f
     return torch.where(f > 0, f, 1).pow(p) * (f > 0)
+
+
+def _total(f: Tensor) -> Tensor:
+    """The sum, as a product with 1, which in bf16 is far faster than a sum."""
+    rows = f if f.ndim > 1 else f[:, None]
+    return (rows.new_ones(len(rows)) @ rows).sum(dtype=torch.float32)

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aligned.alignment import HARD
 from aligned.claims import at_equal_l0, by_l0
+from aligned.intervals import Interval
+from aligned.train import SCORES
 
 if TYPE_CHECKING:
     import pandas as pd
     from IPython.display import HTML
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from torch import Tensor
 
 # One colour an arm, the same on every page; Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = {
@@ -28,12 +30,12 @@ COLOURS = {
     "soft": "#000000",
     "post_step": "#8C6D31",
 }
-LABELS = {"none": "standard", "projected": "aligned"}
+LABELS = {"none": "standard", "projected": "aligned", "tied": "tied"}
 
 
 def label(constraint: str) -> str:
     """What an arm is called in a figure."""
-    return LABELS.get(constraint, f"aligned ({constraint})" if constraint in COLOURS else constraint)
+    return LABELS.get(constraint, f"aligned ({constraint})" if constraint in HARD else constraint)
 
 
 def style() -> None:
@@ -60,25 +62,38 @@ def style() -> None:
     set_matplotlib_formats("svg", metadata={"Date": None})
 
 
+def names(ax: Axes, arms: Iterable[str], high: bool = True) -> None:
+    """What the arms are called, each in its colour, one under the other in a left corner."""
+    arms = list(arms)
+    for i, arm in enumerate(arms):
+        height = 0.97 - 0.08 * i if high else 0.03 + 0.08 * (len(arms) - 1 - i)
+        ax.text(
+            0.03, height, label(arm), color=COLOURS[arm], weight="bold", va="top" if high else "bottom",
+            transform=ax.transAxes,
+        )  # fmt: skip
+
+
 def over_l0(ax: Axes, records: pd.DataFrame, metric: str, name: str) -> None:
     """A metric over L0: a point a run, a line through each arm's mean over seeds, labelled directly."""
     means = {
         str(constraint): rows.groupby("sparsity")[["l0", metric]].mean().sort_values("l0")
         for constraint, rows in records.groupby("constraint", sort=False)
     }
-    widest = max(means, key=lambda constraint: means[constraint].l0.iloc[-1])
-    rising = all(mean[metric].iloc[-1] > mean[metric].iloc[0] for mean in means.values())
+    ends = {constraint: mean.iloc[-1] for constraint, mean in means.items()}
+    upward = sorted(ends, key=lambda constraint: ends[constraint][metric])
+    right = max(end.l0 for end in ends.values())
     for constraint, mean in means.items():
         colour, rows = COLOURS[constraint], records[records.constraint == constraint]
         ax.scatter(rows.l0, rows[metric], s=14, color=colour, alpha=0.55, linewidths=0)
         ax.plot(mean.l0, mean[metric], color=colour)
         ax.annotate(
             label(constraint),
-            (mean.l0.iloc[-1], mean[metric].iloc[-1]),
-            xytext=(6, -3) if constraint == widest else (8, -12 if rising else 8),  # clear of the longer line
+            (right, ends[constraint][metric]),
+            xytext=(6, 12 * upward.index(constraint)),  # so that two labels never lie on each other
             textcoords="offset points",
             color=colour,
             weight="bold",
+            va="center",
         )
     _log_l0(ax, records.l0)
     ax.set_xlim(right=2.5 * records.l0.max())  # room for the labels
@@ -104,18 +119,135 @@ def difference_over_l0(ax: Axes, records: pd.DataFrame, metric: str, name: str, 
     _log_l0(ax, table.l0)
 
 
-def score_histogram(ax: Axes, scores: dict[str, list[Tensor]]) -> None:
-    """Alignment scores of all features of an arm's SAEs, as shares; scores under -0.5 or over 1.5 count at the ends."""
-    import torch
+def effects(ax: Axes, of_arms: pd.Series, name: str) -> None:
+    """Differences with their intervals, an arm a row, the first on top; what is no `Interval` has no mark.
 
-    for arm, of_arm in scores.items():
-        every = torch.cat(of_arm).clamp(-0.5, 1.5).numpy()
-        counts, edges = np.histogram(every, 81, (-0.5125, 1.5125))
-        ax.stairs(counts / len(every), edges, fill=True, alpha=0.7, color=COLOURS[arm], label=label(arm))
+    Args:
+        ax: where.
+        of_arms: an `Interval` for each arm.
+        name: of the differences.
+    """
+    for height, (arm, effect) in enumerate(of_arms.items()):
+        if isinstance(effect, Interval):
+            ax.plot([effect.low, effect.high], [height, height], color=COLOURS[str(arm)], linewidth=3, alpha=0.6)
+            ax.plot(effect.mean, height, "o", color=COLOURS[str(arm)])
+    ax.axvline(0, color=COLOURS["none"], linewidth=1)
+    ax.set_yticks(range(len(of_arms)), [str(arm) for arm in of_arms.index])
+    ax.set_ylim(len(of_arms) - 0.5, -0.5)
+    ax.set_xlabel(name)
+
+
+def over_width(ax: Axes, records: pd.DataFrame, metric: str, name: str) -> None:
+    """A metric over the dictionary's width: a line an arm and sparsity, the mean over seeds, with the value of the
+    sparsity at its end."""
+    for constraint, rows in records.groupby("constraint", sort=False):
+        colour = COLOURS[str(constraint)]
+        for sparsity, alike in rows.groupby("sparsity"):
+            mean = alike.groupby("d_sae")[metric].mean()
+            ax.plot(mean.index, mean, color=colour, marker="o", markersize=4)
+            ax.annotate(
+                f"{sparsity:g}", (mean.index[-1], mean.iloc[-1]), xytext=(5, -3), textcoords="offset points",
+                color=colour, fontsize=8,
+            )  # fmt: skip
+    widths = sorted(records.d_sae.unique())
+    ax.set_xscale("log")
+    ax.set_xticks(widths, [str(width) for width in widths])
+    ax.minorticks_off()
+    ax.set_xlabel("width of the dictionary (d_sae)")
+    ax.set_ylabel(name)
+    names(ax, records.constraint.unique(), high=False)
+
+
+def onset(axes: Iterable[Axes], tables: dict[str, pd.DataFrame], metric: str) -> None:
+    """A share, setting by setting: a map for each arm, activations with their sparsities by settings.
+
+    Args:
+        axes: two.
+        tables: by setting, from `aligned.records`, with the metric; what `extremes` holds is shown in the first column.
+        metric: a column of shares.
+    """
+    import pandas as pd
+    import seaborn as sns
+
+    first, *_ = tables
+    every = pd.concat([t.assign(setting=first if name == "extremes" else name) for name, t in tables.items()])
+    every["of"] = every.activation + " " + every.sparsity.map("{:g}".format)
+    rows = every.drop_duplicates("of").sort_values(["activation", "sparsity"]).of
+    for ax, (arm, of_arm) in zip(axes, every.groupby("constraint", sort=False)):
+        cells = of_arm.pivot_table(metric, "of", "setting").reindex(index=rows, columns=dict.fromkeys(every.setting))
+        sns.heatmap(cells, ax=ax, vmin=0, vmax=1, cmap="Blues", annot=True, fmt=".2f", cbar=False, linewidths=1)
+        ax.set_title(label(str(arm)), color=COLOURS[str(arm)])
+        ax.set_xlabel("")
+        ax.set_ylabel("")
+        ax.tick_params(axis="y", rotation=0, length=0)
+        ax.tick_params(axis="x", rotation=30, length=0)
+
+
+def scores_over_training(ax: Axes, row: pd.Series) -> None:
+    """How one SAE's alignment scores move while it trains: a column a moment, the darker the more features.
+
+    Args:
+        ax: where.
+        row: of `aligned.records(..., measure="scores")`.
+    """
+    bins, low, high = SCORES
+    counts = np.array(row.log_scores, dtype=float).T
+    tokens = np.array([0, *row.log_tokens]) / 1e6
+    shown = np.log10(np.maximum(counts / counts.sum(0), 1e-4))
+    ax.pcolormesh(tokens, np.linspace(low, high, bins + 1), shown, cmap="Greys", vmin=-4, vmax=0, rasterized=True)
+    ax.axhline(1, color=COLOURS["projected"], linewidth=1)
+    ax.set_xlabel("million tokens")
+    ax.set_ylabel("alignment score")
+
+
+def shares_of_scores(ax: Axes, table: pd.DataFrame) -> None:
+    """Alignment scores of all features of each arm's SAEs, as shares; those beyond -0.5 and 1.5 count at the ends.
+
+    Args:
+        ax: where.
+        table: of `aligned.records(..., measure="scores")`.
+    """
+    bins, low, high = SCORES
+    for arm, rows in table.groupby("constraint", sort=False):
+        shares = np.mean(list(rows.histogram), axis=0)
+        ax.stairs(shares, np.linspace(low, high, bins + 1), fill=True, alpha=0.7, color=COLOURS[str(arm)])
+    names(ax, table.constraint.unique())
     ax.set_yscale("log")
+    ax.set_ylim(1e-4, 1.5)
     ax.set_xlabel("alignment score")
     ax.set_ylabel("share of features")
-    ax.legend(frameon=False)
+
+
+def dead_over_training(ax: Axes, table: pd.DataFrame) -> None:
+    """The share of features that have not fired for a fifth of the budget, while training; a line an SAE.
+
+    Args:
+        ax: where.
+        table: of `aligned.records(..., measure="scores")`.
+    """
+    for arm, rows in table.groupby("constraint", sort=False):
+        for row in rows.itertuples():
+            ax.plot(np.array(row.log_tokens) / 1e6, row.log_dead, color=COLOURS[str(arm)], alpha=0.7)
+    ax.set_xlabel("million tokens")
+    ax.set_ylabel("share of dead features")
+    names(ax, table.constraint.unique())
+
+
+def against_score(ax: Axes, row: pd.Series, metric: str, name: str) -> None:
+    """A metric of every alive feature of one SAE over its alignment score, with the line at 1.
+
+    Args:
+        ax: where.
+        row: of `aligned.records(..., measure="features")`.
+        metric: `mcs` or `f1`.
+        name: of the metric, for the axis.
+    """
+    alive = np.array(row.density) > 0
+    x, y = np.array(row.score)[alive], np.array(row[metric])[alive]
+    ax.scatter(x, y, s=5, alpha=0.4, linewidths=0, color=COLOURS[row.constraint], rasterized=True)
+    ax.axvline(1, color=COLOURS["projected"], linewidth=1)
+    ax.set_xlabel("alignment score")
+    ax.set_ylabel(name)
 
 
 def scr_over_n(ax: Axes, tables: dict[str, pd.DataFrame], direction: str) -> None:
@@ -128,7 +260,7 @@ def scr_over_n(ax: Axes, tables: dict[str, pd.DataFrame], direction: str) -> Non
     """
     for arm, table in tables.items():
         rows = table[table.direction == direction]
-        ax.plot(rows.n, rows.scr, color=COLOURS[arm], marker="o", markersize=4, label=label(arm))
+        ax.plot(rows.n, rows.scr, color=COLOURS[arm], marker="o", markersize=4)
         ax.fill_between(rows.n, rows.low, rows.high, color=COLOURS[arm], alpha=0.18, linewidth=0)
     ax.axhline(0, color="0.6", linewidth=1)
     ax.set_xscale("log")
@@ -136,7 +268,7 @@ def scr_over_n(ax: Axes, tables: dict[str, pd.DataFrame], direction: str) -> Non
     ax.minorticks_off()
     ax.set_xlabel("features taken out")
     ax.set_ylabel("SCR")
-    ax.legend(frameon=False)
+    names(ax, tables, high=False)
 
 
 def _log_l0(ax: Axes, values: pd.Series) -> None:

@@ -15,6 +15,7 @@ import platform
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -216,15 +217,9 @@ def _rows(spec: Pretraining, blocks: int, step: int) -> Int[Tensor, " batch"]:
     return torch.stack([_permutation(spec.seed, int(e), blocks)[int(i)] for e, i in zip(at // blocks, at % blocks)])
 
 
-_cached: dict[tuple[int, int, int], Tensor] = {}
-
-
+@lru_cache(maxsize=2)  # a step may end one epoch and begin the next
 def _permutation(seed: int, epoch: int, blocks: int) -> Int[Tensor, " blocks"]:
-    key = (seed, epoch, blocks)
-    if key not in _cached:
-        _cached.clear()
-        _cached[key] = torch.randperm(blocks, generator=torch.Generator().manual_seed(1_000_003 * seed + epoch))
-    return _cached[key]
+    return torch.randperm(blocks, generator=torch.Generator().manual_seed(1_000_003 * seed + epoch))
 
 
 @torch.no_grad()
@@ -358,7 +353,7 @@ def main(arguments: list[str] | None = None) -> None:
         tokenizer = train_tokenizer((doc.text for doc in docs[::4]), spec.vocabulary)
         tokenizer.model_max_length = spec.context
         tokenizer.save_pretrained(work)
-    blocks = text.token_blocks(docs, tokenizer, spec.context).to(torch.int16)
+    blocks = text.token_blocks(docs, tokenizer, spec.context).to(torch.int32)
     print(f"text: {blocks.numel():,} tokens; training for {spec.steps:,} steps", flush=True)
     model = train(spec, blocks, work)
 

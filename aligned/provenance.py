@@ -16,10 +16,10 @@ PACKAGES = ("torch", "numba", "transformers", "transformer-lens")  # whose versi
 
 
 def provenance() -> dict[str, Any]:
-    """Commit of the code, whether it was changed since, versions, device and threads of this process."""
+    """Commit of the code, whether the code was changed since, versions, device and threads of this process."""
     return {
         "commit": commit(),
-        "dirty": bool(_git("status", "--porcelain")),
+        "dirty": bool(_git("status", "--porcelain", "--", ".")),
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}},
         "device": device(),
         "threads": torch.get_num_threads(),
@@ -27,8 +27,9 @@ def provenance() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Of the checkout that this code runs from, where it is one."""
-    return _git("rev-parse", "HEAD")
+    """Of the checkout that this code runs from, where it is one; a package installed into one of another project is
+    not."""
+    return _git("rev-parse", "HEAD") if _git("ls-files", "--error-unmatch", Path(__file__).name) else None
 
 
 def device() -> str:

@@ -15,6 +15,7 @@ import ast
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from aligned.checkpoint import write_text
@@ -78,7 +79,7 @@ def checked(notebook: Path, given: Mapping[str, Any]) -> Parameters:
 def rerun(notebook: Path, out: Path, given: Mapping[str, Any]) -> Path:
     """Execute a notebook with parameters into `out`, which is written only when every cell has run.
 
-    What a failed run has got to is kept as `<out>.failed.ipynb`.
+    What a failed run has got to is kept beside it, in the folder `failed/`.
 
     Raises:
         ValueError, TypeError: see `checked`.
@@ -89,14 +90,19 @@ def rerun(notebook: Path, out: Path, given: Mapping[str, Any]) -> Path:
 
     given = checked(notebook, given)
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_suffix(".running.ipynb")
-    try:
-        papermill.execute_notebook(str(notebook), str(beside), given, kernel_name="python3", progress_bar=False)
-    except PapermillExecutionError as error:
-        failed = beside.replace(out.with_suffix(".failed.ipynb"))
-        raise RuntimeError(f"{notebook.stem}: {error.ename}: {error.evalue} (what ran is kept in {failed})") from error
-    _forget_where_it_ran(beside)
-    beside.replace(out)
+    with TemporaryDirectory(dir=out.parent, prefix=".running-") as place:  # not where it would be taken for a page
+        beside = Path(place) / out.name
+        try:
+            papermill.execute_notebook(str(notebook), str(beside), given, kernel_name="python3", progress_bar=False)
+        except PapermillExecutionError as error:
+            failed = out.parent / "failed" / out.name
+            failed.parent.mkdir(exist_ok=True)
+            beside.replace(failed)
+            raise RuntimeError(
+                f"{notebook.stem}: {error.ename}: {error.evalue} (what ran is kept in {failed})"
+            ) from error
+        _forget_where_it_ran(beside)
+        beside.replace(out)
     return out
 
 
@@ -152,12 +158,16 @@ def _as(name: str, value: Any, like: Any) -> Any:
 
 
 def _from_command_line(text: str) -> Any:
-    """3, 1e-4, [1, 2], true and words, as YAML has them (and 1e-4, which YAML does not)."""
+    """3, 1e-4, [1, 2] as Python has them; true, words and lists of words as YAML."""
     import yaml
 
     try:
-        return float(text) if "e" in text.lower() and text[:1] in "-+.0123456789" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError):
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        pass
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
         return text
 
 
@@ -174,6 +184,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not options.all and not options.notebook:
         parser.error("name a notebook, or give --all")
+    if (options.all or options.figure) and not options.out:
+        parser.error("--all and --figure write files: say where with --out")
     try:
         if options.all:
             chosen = sorted(NOTEBOOKS.glob("*.ipynb"))

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, replace
-from itertools import chain, combinations, groupby
+from dataclasses import asdict
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aligned import checkpoint, runs
-from aligned.activations import store
+from aligned.activations import home
 from aligned.measures import MEASURES, Measure
 from aligned.runs import Run
 from aligned.spec import RunSpec
@@ -25,7 +25,7 @@ from aligned.sweeps import sweep
 if TYPE_CHECKING:
     import pandas as pd
 
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS = home() / "results"
 
 
 def records(
@@ -35,44 +35,62 @@ def records(
 
     A spec may stand for its run: then its published record (`results/`) is used if there is one and `use_published`
     allows it, and nothing is trained; what is not there is swept first. Answers are kept in the runs' folders as they
-    come. The table's `attrs["made"]` has, for each spec, what made its run, and whether that is a published record.
+    come. The table's `attrs` have what each run was `made` by, with its spec and whether its record is `published`, and
+    what was `measured_on`.
 
     Args:
         asked: runs or specs.
         eval_tokens: of held-out text; for `scr`, windows of held-out code to train probes on; `scores` needs none.
         use_published: whether published records will do.
         measure: `recovery`, `scores`, `behaviour`, `stability`, `features` or `scr`; what each one's columns mean, its
-            function in `aligned.measures` says. `stability` and `features` are of pairs of seeds: `seed` is the first
-            one's, `other_seed` the second one's.
+            function in `aligned.measures` says. `stability` is of every two seeds, `features` of each seed and the
+            next: `seed` is the first one's, `other_seed` the second one's.
 
     Raises:
-        ValueError: no such measure; eval_tokens under 1; for pairs, a spec of which there is one seed only.
+        ValueError: no such measure; eval_tokens under 1 (for `scr` 32); for pairs, a spec of which there is one seed
+            only; for `features` and `scr`, a text whose labels are not known.
     """
     import pandas as pd
 
     if measure not in MEASURES:
         raise ValueError(f"measure is {measure!r}; there are {', '.join(MEASURES)}")
-    if not isinstance(eval_tokens, int) or eval_tokens < 1:
-        raise ValueError(f"eval_tokens is {eval_tokens!r}; it is a whole number of at least 1")
     asked, what = list(asked), MEASURES[measure]
     given = {r.spec: r for r in asked if isinstance(r, Run)}
     specs = [r.spec if isinstance(r, Run) else r for r in asked]
-    groups = [(spec,) for spec in specs] if what.seeds == 1 else _pairs(specs)
+    what.check(specs, eval_tokens)
+    groups = what.groups(specs)
     keys = {group: what.key(measure, eval_tokens, group) for group in groups}
     known = {s: record for s, record in published().items() if use_published and s not in given}
     drawn = [g for g in groups if all(s in known for s in g) and keys[g] in known[g[0]]["metrics"]]
     rest = [g for g in groups if g not in drawn]
     found = given | {r.spec: r for r in sweep([s for s in dict.fromkeys(chain(*rest)) if s not in given])}
     measured = _measured({tuple(found[s] for s in g): keys[g] for g in rest}, what, eval_tokens)
-    rows, made = [], {s: (known[s]["provenance"], True) for s in chain(*drawn)}
-    made |= {s: (found[s].provenance, False) for s in chain(*rest)}
+    rows, made = [], {s: {**known[s]["provenance"], "published": True} for s in chain(*drawn)}
+    made |= {s: {**found[s].provenance, "published": False} for s in chain(*rest)}
     for group in groups:
         metrics = known[group[0]]["metrics"] if group in drawn else measured[group]
-        other = {"other_seed": group[1].seed} if what.seeds == 2 else {}
+        other = {"other_seed": group[1].seed} if len(group) == 2 else {}
         rows.append({**metrics["alignment"], **metrics[keys[group]], **asdict(group[0]), **other})
     table = pd.DataFrame(rows)
-    table.attrs = {"made": made}
+    table.attrs = {
+        "made": [{"spec": asdict(s), **by} for s, by in made.items()],
+        "measured_on": f"{eval_tokens:,} {what.unit}" if what.unit else None,
+    }
     return table
+
+
+def drawn(specs: Iterable[RunSpec], size: int, measure: str) -> pd.DataFrame:
+    """`records`, from published ones alone: nothing is trained or measured.
+
+    Raises:
+        ValueError: some are not published; says how many.
+    """
+    specs, what, known = list(specs), MEASURES[measure], published()
+    groups = what.groups(specs)
+    there = [all(s in known for s in g) and what.key(measure, size, g) in known[g[0]]["metrics"] for g in groups]
+    if not all(there):
+        raise ValueError(f"only {sum(there)} of the {len(groups)} records ({measure}) are published so far")
+    return records(specs, size, measure=measure)
 
 
 def published() -> dict[RunSpec, dict[str, Any]]:
@@ -85,14 +103,17 @@ def publish() -> int:
     """Write the records of every measured run in the store to `results/<model>-layer<layer>.jsonl`, beside those that
     are there; runs of code that was not committed are left out. Returns how many there are now."""
     known = published()
-    for place in sorted(store().glob("*/metrics.json")):
-        run = runs.finished(RunSpec(**json.loads((place.parent / "spec.json").read_text())))
-        if run is None or not run.metrics:
+    for folder in runs.folders():
+        try:
+            run = Run(runs.spec_of(folder), folder)
+            runs.check(folder)
+        except runs.Damaged as error:
+            print(f"left out: {error}")
             continue
         if run.provenance["dirty"] or run.provenance["commit"] is None:
-            print(f"left out, since its code was not committed: {run.spec.name}")
-            continue
-        known[run.spec] = _record(run)
+            print(f"left out, since its code was not committed: {folder.name}")
+        elif run.metrics:
+            known[run.spec] = _record(run)
     lines: dict[str, list[str]] = {}
     for spec in sorted(known, key=lambda spec: spec.name):
         file = f"{Path(spec.model).name}-layer{spec.layer}.jsonl"
@@ -104,17 +125,7 @@ def publish() -> int:
 
 def _record(run: Run) -> dict[str, Any]:
     made = {k: v for k, v in run.provenance.items() if k != "checksums"}
-    return {"spec": asdict(run.spec), "metrics": run.metrics, "provenance": made}
-
-
-def _pairs(specs: list[RunSpec]) -> list[tuple[RunSpec, ...]]:
-    """Every two of the specs that differ in their seeds alone."""
-    alike: dict[RunSpec, list[RunSpec]] = {}
-    for spec in dict.fromkeys(specs):
-        alike.setdefault(replace(spec, seed=0), []).append(spec)
-    if single := [of[0].name for of in alike.values() if len(of) < 2]:
-        raise ValueError(f"stability needs at least 2 seeds of each SAE, and there is one of {', '.join(single)}")
-    return [pair for of in alike.values() for pair in combinations(of, 2)]
+    return {"spec": asdict(run.spec), "metrics": {"alignment": run.scores, **run.metrics}, "provenance": made}
 
 
 def _measured(
@@ -127,17 +138,17 @@ def _measured(
         spec = group[0].spec
         return spec.model, spec.layer, spec.text
 
-    answers = {g: {key: g[0].metrics[key]} for g, key in keys.items() if key in g[0].metrics}
+    answers = {g: {key: g[0].metrics[key], "alignment": g[0].scores} for g, key in keys.items() if key in g[0].metrics}
     missing = sorted((g for g in keys if g not in answers), key=source)
     with tqdm(total=len(missing), desc="measuring", disable=None if missing else True) as bar:
         for _, alike in groupby(missing, source):
             together = list(alike)
             _check_weights(together)
             for group, answer in zip(together, what.of(together, size)):
-                answers[group] = {keys[group]: group[0].keep(keys[group], answer)}
+                alignment, *_ = [run.scores for run in group]  # of a pair's second run too, which so is published
+                answers[group] = {keys[group]: group[0].keep(keys[group], answer), "alignment": alignment}
                 bar.update()
-    alignment = {run: run.scores for run in chain(*keys)}  # of a pair's second run too, which so is published
-    return {tuple(r.spec for r in g): {**answers[g], "alignment": alignment[g[0]]} for g in keys}
+    return {tuple(r.spec for r in g): answers[g] for g in keys}
 
 
 def _check_weights(together: list[tuple[Run, ...]]) -> None:
@@ -149,14 +160,36 @@ def _check_weights(together: list[tuple[Run, ...]]) -> None:
             )
 
 
+def setting(*tables: pd.DataFrame) -> str:
+    """In a line, whose numbers these are: nobody must take one model's for another's.
+
+    Args:
+        tables: from `records`.
+    """
+    read = dict.fromkeys(table.attrs["measured_on"] for table in tables if table.attrs["measured_on"])
+    measured = f"; measured on {', '.join(read)}" if read else ""
+    return f"*Shown: {shown(_made(tables))}{measured}.*"
+
+
+def shown(of: Iterable[RunSpec]) -> str:
+    """Model, layer, widths, tokens and seeds of some SAEs."""
+    specs = set(of)
+    seeds = len({spec.seed for spec in specs})
+    return (
+        f"{_all(s.model for s in specs)}, layer {_all(s.layer for s in specs)}; SAEs of width "
+        f"{_all(s.d_sae for s in specs)}, trained on {_all(f'{s.steps * s.batch:,}' for s in specs)} tokens each; "
+        f"{seeds} seed{'s' * (seeds > 1)}"
+    )
+
+
 def provenance(*tables: pd.DataFrame) -> str:
     """What a page says under its figures, in Markdown: which model and text, how many tokens, made by what.
 
     Args:
         tables: from `records`.
     """
-    made = {spec: of for table in tables for spec, of in table.attrs["made"].items()}
-    how, published = [of for of, _ in made.values()], sum(drawn for _, drawn in made.values())
+    made = _made(tables)
+    how, published = list(made.values()), sum(of["published"] for of in made.values())
     trained_on = [f"{s.steps * s.batch:,}" for s in made]
     source = f"the published records of {published} SAEs" if published else "runs in the store"
     if 0 < published < len(made):
@@ -176,8 +209,13 @@ def provenance(*tables: pd.DataFrame) -> str:
     )
 
 
-def _all(values: Iterable[object]) -> str:
-    return ", ".join(sorted({str(v) for v in values}))
+def _made(tables: Iterable[pd.DataFrame]) -> dict[RunSpec, dict[str, Any]]:
+    """What made each run that some tables hold."""
+    return {RunSpec(**of["spec"]): of for table in tables for of in table.attrs["made"]}
+
+
+def _all(values: Iterable[Any]) -> str:
+    return ", ".join(map(str, sorted(set(values))))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ from torch import Tensor
 from aligned import checkpoint, text
 from aligned.activations import Activations, Centred, collect, store
 from aligned.alignment import alignment_score
-from aligned.interop import load_saelens, save_saelens
+from aligned.formats import load_saelens, save_saelens
 from aligned.model import LanguageModel
 from aligned.provenance import provenance
 from aligned.sae import SAE
@@ -59,9 +59,9 @@ class Run:
     spec: RunSpec
     path: Path
 
-    @cached_property
+    @property
     def sae(self) -> SAE:
-        """For raw activations; the encoder is written out."""
+        """For raw activations; the encoder is written out. Read anew each time: a sweep's SAEs may not all fit."""
         return load_saelens(self.path)
 
     @property
@@ -146,6 +146,23 @@ def finished(spec: RunSpec, set_aside: bool = False) -> Run | None:
             warnings.warn(f"{error}. It is set aside as {aside} and trained again", stacklevel=3)
         return None
     return Run(spec, folder)
+
+
+def folders() -> list[Path]:
+    """Of every run in the store, whole or not."""
+    return sorted({file.parent for name in ("spec.json", "provenance.json") for file in store().glob(f"*/{name}")})
+
+
+def spec_of(folder: Path) -> RunSpec:
+    """What a folder's run was asked for.
+
+    Raises:
+        Damaged: its `spec.json` is missing, or is no spec of this version.
+    """
+    try:
+        return RunSpec(**_json(folder / "spec.json"))
+    except (TypeError, ValueError) as error:
+        raise Damaged(f"{folder / 'spec.json'} is no spec of this version ({error})") from error
 
 
 def check(folder: Path) -> None:
@@ -258,10 +275,45 @@ def _train(spec: RunSpec, pool: Activations, progress: Callable[[int], object] |
             "activation_scale": pool.scale,
             "checksums": {name: _sha256(work / name) for name in WEIGHED},
         }
+        checkpoint.write_text(work / "README.md", _card(spec, made))
         checkpoint.write_json(work / "provenance.json", made)  # the last, and with it the run is whole
     (work / "checkpoint.safetensors").unlink(missing_ok=True)
     work.rename(folder)
     return Run(spec, folder)
+
+
+def _card(spec: RunSpec, made: dict[str, Any]) -> str:
+    """What a person who meets the folder elsewhere, on the hub say, needs to know of it."""
+    versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
+    return f"""---
+library_name: saelens
+tags: [sparse-autoencoder, aligned-training]
+---
+# {spec.name}
+
+A sparse autoencoder of the residual stream after layer {spec.layer} of `{spec.model}`,
+trained on {spec.tokens:,} tokens of `{spec.text}`.
+Its constraint is `{spec.constraint}` ("Aligned Training", arXiv 2605.18629);
+with a hard one the inner product of every feature's encoder and decoder directions is 1.
+
+It is a SAELens folder, for raw activations:
+
+```python
+from sae_lens import SAE
+
+sae = SAE.load_from_disk("this folder")
+```
+
+Trained by `aligned` (commit {made["commit"] or "unknown"}) in {made["seconds"]:.0f} seconds on {made["device"]},
+with {versions}; `provenance.json` has the rest.
+The same again:
+
+```python
+import aligned
+
+aligned.run(aligned.{spec!r})
+```
+"""
 
 
 def _whole(folder: Path) -> bool:
@@ -289,15 +341,15 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         commands.add_parser(name, help=what).add_argument("runs", nargs="*" if name == "verify" else "+")
     options = parser.parse_args(arguments)
-    folders = sorted(p.parent for p in store().glob("*/spec.json"))
+    there = folders()
     if not store().exists():
         print(f"there is no store at {store()} yet; ALIGNED_STORE names another")
     if options.command == "list":
-        return _list(folders)
-    names = {f.name: f for f in folders}
+        return _list(there)
+    names = {f.name: f for f in there}
     if unknown := set(options.runs) - set(names):
         parser.error(f"no run {', '.join(sorted(unknown))} in {store()}; `python -m aligned.runs list` names them")
-    chosen = [names[n] for n in options.runs] or folders
+    chosen = [names[n] for n in options.runs] or there
     if options.command == "show":
         for folder in chosen:
             print(json.dumps({f.stem: _json(f) for f in sorted(folder.glob("*.json"))}, indent=2))
@@ -318,15 +370,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _list(folders: list[Path]) -> int:
-    print(f"{len(folders)} runs in {store()}")
-    for folder in folders:
+def _list(there: list[Path]) -> int:
+    print(f"{len(there)} runs in {store()}")
+    for folder in there:
         size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
-        date = datetime.fromtimestamp((folder / "spec.json").stat().st_mtime)
+        date = datetime.fromtimestamp(folder.stat().st_mtime)
         try:
-            run = Run(RunSpec(**_json(folder / "spec.json")), folder)
+            run = Run(spec_of(folder), folder)
             known = [m for name, m in run.metrics.items() if name.startswith("recovery")]
-        except (Damaged, TypeError, ValueError) as error:
+        except Damaged as error:
             print(f"{folder.name:64s} {size:8.1f} MB  {date:%Y-%m-%d %H:%M}  {error}")
             continue
         last = "".join(

@@ -133,13 +133,6 @@ def keep_topk(f: Float[Tensor, "*batch d_sae"], k: int) -> Float[Tensor, "*batch
     return torch.zeros_like(f).scatter(-1, top.indices, top.values)
 
 
-def keep_batch_topk(f: Float[Tensor, "batch d_sae"], k: int) -> Float[Tensor, "batch d_sae"]:
-    """The batch's k x batch largest codes; all others 0 (arXiv 2412.06410)."""
-    flat = f.flatten()
-    top = flat.topk(k * len(f), sorted=False)
-    return torch.zeros_like(flat).scatter(0, top.indices, top.values).view_as(f)
-
-
 def check_architecture(d_in: int, d_sae: int, activation: str, sparsity: float, constraint: str, init: str) -> None:
     """Raise a `ValueError` that names the field, its value and what is allowed."""
     for name, value, allowed in (

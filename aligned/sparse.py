@@ -75,18 +75,12 @@ def positive(pre: Float[Tensor, "batch d_sae"]) -> Codes:
 
 def topk(pre: Float[Tensor, "batch d_sae"], k: int) -> Codes:
     """Each token's k largest pre-activations, those that are positive being its codes."""
-    values, features = pre.topk(k, dim=1, sorted=False) if pre.is_cuda else kernels(pre).topk(pre, k)
+    values, features = kernels(pre).topk(pre, k)
     starts = torch.arange(0, values.numel() + 1, k, device=pre.device, dtype=torch.int32)
     return Codes(values.float().relu().flatten(), features.int().flatten(), starts, pre.shape[1])
 
 
 def batch_topk(pre: Float[Tensor, "batch d_sae"], k: int) -> Codes:
     """The batch's k x batch largest pre-activations, those that are positive being its codes (arXiv 2412.06410)."""
-    batch, d_sae = pre.shape
-    if pre.is_cuda:
-        top = pre.flatten().topk(k * batch, sorted=False)
-        places, order = top.indices.sort()  # token by token
-        starts = torch.searchsorted(places, torch.arange(batch + 1, device=pre.device) * d_sae, out_int32=True)
-        return Codes(top.values[order].float().relu(), (places % d_sae).int(), starts, d_sae)
-    values, features, starts = kernels(pre).above(pre, k * batch)
-    return Codes(values, features, starts, d_sae)
+    values, features, starts = kernels(pre).above(pre, k * len(pre))
+    return Codes(values, features, starts, pre.shape[1])

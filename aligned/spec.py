@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, get_type_hints
 
@@ -68,8 +68,8 @@ class RunSpec:
             if kind is int and not isinstance(value, bool | int) and hasattr(value, "__index__"):
                 value = operator.index(value)  # NumPy's whole numbers are not JSON's
                 object.__setattr__(self, field.name, value)
-            if kind is float and isinstance(value, int) and not isinstance(value, bool):
-                object.__setattr__(self, field.name, float(value))  # 32 and 32.0 are one spec
+            if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+                object.__setattr__(self, field.name, float(value))  # 32, 32.0 and NumPy's 32.0 are one spec
             elif not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
                 raise TypeError(f"{field.name} is {value!r}; it is of type {kind.__name__}")
         check_architecture(1, self.d_sae, self.activation, self.sparsity, self.constraint, self.init)
@@ -128,3 +128,31 @@ def grid(spec: RunSpec, **choices: Iterable[Any]) -> list[RunSpec]:
     if empty := [name for name, values in choices.items() if not values]:
         raise ValueError(f"there is no value for {', '.join(empty)}")
     return [replace(spec, **dict(zip(choices, values))) for values in itertools.product(*choices.values())]
+
+
+def variants(spec: RunSpec, changes: Iterable[Mapping[str, Any]]) -> dict[str, RunSpec]:
+    """The spec with some fields changed, by a name that says which and to what; what changes nothing is left out."""
+
+    def said(value: Any) -> str:
+        return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+    named = ((", ".join(f"{field} {said(value)}" for field, value in change.items()), change) for change in changes)
+    return {name: changed for name, change in named if (changed := replace(spec, **change)) != spec}
+
+
+def kinds(
+    spec: RunSpec,
+    activations: Iterable[Activation],
+    penalties: Iterable[float],
+    ks: Iterable[float],
+    **choices: Iterable[Any],
+) -> list[RunSpec]:
+    """`grid` over several activations, each with its own sparsities: ReLU and p-annealing take the penalties, TopK and
+    BatchTopK the ks. The latter start `unit`, as in the paper's stack, whatever the spec says."""
+    specs: list[RunSpec] = []
+    for activation in activations:
+        if activation in ("topk", "batchtopk"):
+            specs += grid(replace(spec, init="unit"), activation=[activation], **choices, sparsity=ks)
+        else:
+            specs += grid(spec, activation=[activation], **choices, sparsity=penalties)
+    return specs

@@ -71,15 +71,18 @@ def sweep(specs: Sequence[RunSpec], engine: Engine | None = None, workers: int |
             runs.check_writable()
             for model, layer, source, _, context in dict.fromkeys(map(runs.pool_of, missing)):
                 _check(model, layer, source, context)
-            print(_plan(specs, missing, _workers(engine, workers) if engine else _CORES))
+            print(_plan(specs, missing, _pace(engine, workers)))
             failures: dict[RunSpec, str] = {}
             for key, group in groupby(missing, runs.pool_of):
-                together, pool = list(group), runs.activations(*key)
+                together = list(group)
                 try:
+                    pool = runs.activations(*key)
                     failures |= _spread(together, pool, engine, workers) if engine else _here(together, pool)
                 except KeyboardInterrupt:
                     print("stopped; what is finished is in the store, and the same sweep goes on from the checkpoints")
                     raise
+                except Exception as error:  # of the pool; those of runs are caught one by one
+                    failures |= dict.fromkeys(together, f"{type(error).__name__}: {error}")
             if failures:
                 raise SweepError(failures, len(missing))
     return [runs.run(spec) for spec in specs]
@@ -119,6 +122,14 @@ def _workers(engine: Engine, asked: int | None) -> int:
 
         there = int(ray.cluster_resources().get("GPU", there))
     return min(asked or there, there)
+
+
+def _pace(engine: Engine | None, workers: int | None) -> float:
+    """How much longer a run takes there, one after the other, than here: loky's workers share what this process has,
+    those of a cluster have a GPU each, or a core."""
+    if engine in (None, "loky"):
+        return 1.0
+    return (1 if torch.cuda.is_available() else _CORES) / _workers(engine, workers)
 
 
 def _check(model: str, layer: int, source: str, context: int) -> None:
@@ -199,7 +210,7 @@ def _task(spec: RunSpec, place: str, pool: Pool | None) -> tuple[RunSpec, str | 
     return spec, None
 
 
-def _plan(specs: Sequence[RunSpec], missing: list[RunSpec], cores: int) -> str:
+def _plan(specs: Sequence[RunSpec], missing: list[RunSpec], pace: float) -> str:
     """A table of what is there and what is missing, and about how long the rest will take."""
 
     def kind(s: RunSpec) -> tuple[str, int, str]:
@@ -211,10 +222,12 @@ def _plan(specs: Sequence[RunSpec], missing: list[RunSpec], cores: int) -> str:
         gone = absent[activation, d_sae, constraint]
         lines.append(f"{activation:12s}{d_sae:8d}  {constraint:14s}{count - gone:6d}{gone:9d}")
     speeds = [_tokens_per_second(runs.language_model(s.model).d_in, replace(s, seed=0)) for s in missing]
-    seconds = sum(s.tokens / speed for s, speed in zip(missing, speeds)) * _CORES / cores
+    seconds = sum(s.tokens / speed for s, speed in zip(missing, speeds)) * pace
+    readers = ", ".join(repr(runs.language_model(model)) for model in dict.fromkeys(s.model for s in missing))
     lines.append(
         f"{len(missing)} of {sum(every.values())} runs to train, {sum(s.tokens for s in missing):,} tokens in all: "
-        f"about {_duration(seconds)} at this machine's speed, and before that the language model reads the text"
+        f"about {_duration(seconds)} at this machine's speed, and before that "
+        f"{readers} reads the text"
     )
     return "\n".join(lines)
 

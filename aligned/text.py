@@ -23,6 +23,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from aligned.errors import NotFound, Unreachable
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -64,8 +66,8 @@ def documents(source: str, split: Split = "train") -> Iterator[Document]:
 
     Raises:
         ValueError: an unknown split, or a source with no text in it.
-        FileNotFoundError: a path that is not there, or a package that is not installed.
-        ConnectionError: a hub data set that cannot be reached.
+        NotFound: a path that is not there, or a package that is not installed.
+        Unreachable: a hub data set that cannot be reached.
     """
     if split not in get_args(Split):
         raise ValueError(f"split is {split!r}; it is one of {', '.join(get_args(Split))}")
@@ -76,7 +78,7 @@ def documents(source: str, split: Split = "train") -> Iterator[Document]:
     elif source.count("/") == 1 and not source.startswith((".", "/", "~")):
         found = _hub(source)
     else:
-        raise FileNotFoundError(
+        raise NotFound(
             f"no text at {source!r}: give {INSTALLED!r}, a .txt, .jsonl or .parquet file, a folder of them, "
             f"or a hub data set as 'owner/name'"
         )
@@ -165,8 +167,9 @@ def _side(text: str) -> Split:
 def _package(name: str) -> Iterator[Document]:
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(
-            f"the text {INSTALLED!r} needs the package {name!r}, which is not installed: `make setup`"
+        raise NotFound(
+            f"the text {INSTALLED!r} needs the package {name!r}, which is not installed: "
+            "`make setup`, or `pip install '.[text]'` in the checkout"
         )
     root = Path(next(iter(spec.submodule_search_locations)))
     for path in sorted(root.rglob("*.py")):
@@ -197,15 +200,18 @@ def _local(path: Path) -> Iterator[Document]:
 
 
 def _read_txt(file: Path) -> Iterator[Document]:
-    yield Document(file.name, file.read_text(encoding="utf-8"))
+    try:
+        yield Document(file.name, file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not text in UTF-8 ({error})") from error
 
 
 def _read_jsonl(file: Path) -> Iterator[Document]:
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                yield Document(f"{file.name}:{number}", json.loads(line)["text"])
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                yield Document(f"{file.name}:{number}", json.loads(line)["text"] or "")  # a null is no text
+            except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
                 raise ValueError(f"{file}, line {number}: expected a JSON object with a field 'text'") from error
 
 
@@ -218,7 +224,7 @@ def _read_parquet(file: Path) -> Iterator[Document]:
     row = 0
     for batch in table.iter_batches(columns=["text"]):
         for value in batch.column(0).to_pylist():
-            yield Document(f"{file.name}:{row}", value)
+            yield Document(f"{file.name}:{row}", value or "")
             row += 1
 
 
@@ -231,14 +237,14 @@ def _hub(name: str) -> Iterator[Document]:
     try:
         rows = load_dataset(name, split="train", streaming=True)
     except Exception as error:  # the hub library raises many kinds; the reader needs one sentence
-        raise ConnectionError(
+        raise Unreachable(
             f"the data set {name!r} could not be opened ({type(error).__name__}). Without a network give a local file "
             f"or folder, or {INSTALLED!r}; for a gated data set run `hf auth login` first"
         ) from error
     for index, row in enumerate(rows):
         if "text" not in row:
             raise ValueError(f"the data set {name!r} has no column 'text'; its columns are {', '.join(row)}")
-        yield Document(f"{name}:{index}", row["text"])
+        yield Document(f"{name}:{index}", row["text"] or "")
 
 
 def _not_empty(docs: Iterator[Document], source: str, split: Split) -> Iterator[Document]:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -126,14 +127,14 @@ class Trainer:
     def _dense(self, x: Float[Tensor, "batch d_in"]) -> Gradients:
         """All codes at once, in the products' own precision."""
         sae, p = self.sae, self.encoder.dtype
-        decoder, f = sae.W_dec.to(p), self.pre.relu_()
+        decoder, f = sae.W_dec.to(p), self.pre
+        active, fired = kernels(f).rectify(f)
         difference = (f @ decoder).float() + sae.b_dec - x
         g = 2 / len(x) * difference
         penalty, by_code = self.penalty(f, self.step, len(x))
-        g_pre = torch.ops.aten.threshold_backward((g.to(p) @ decoder.T).add_(by_code), f, 0)
+        g_pre = torch.ops.aten.threshold_backward(torch.addmm(by_code.to(p), g.to(p), decoder.T), f, 0)
         error = difference.square().sum() / len(x)
         by_encoder = (g_pre.T @ self.inputs).float()  # by e and, where the inputs are 1, by b_enc
-        one = self.inputs[:, sae.d_in]  # sums as products with 1, which in bf16 are far faster than sums
         return Gradients(
             loss=error + penalty,
             error=error,
@@ -141,8 +142,8 @@ class Trainer:
             d=(f.T @ g.to(p)).float(),
             b_enc=by_encoder[:, sae.d_in].contiguous(),
             x_hat=g.sum(0),
-            l0=(one @ (f > 0).to(p)).float().sum() / len(x),
-            fired=f.amax(0) > 0,
+            l0=active / len(x),
+            fired=fired,
         )
 
     def _sparse(self, x: Float[Tensor, "batch d_in"], centred: Float[Tensor, "batch d_in"]) -> Gradients:
@@ -282,8 +283,8 @@ def train(
     """Train an SAE to the end, from the checkpoint in `folder` if there is one.
 
     The batch of a step is a function of the seed and the step alone, so a run that is stopped, or killed, and started
-    again ends with the same bits. A checkpoint that is damaged or another spec's is set aside, named in a warning, and
-    training starts over.
+    again ends with the same bits. A checkpoint that is damaged, another spec's or of training on other activations is
+    set aside, named in a warning, and training starts over.
 
     Args:
         spec: what to train.
@@ -307,7 +308,13 @@ def train(
     sae = spec.start(activations.d_in).to(device)
     trainer = Trainer(sae, spec)
     place, log = folder / "checkpoint.safetensors", folder / "log.csv"
-    rows, before = _resume(trainer, place)
+    identity = {
+        "spec": spec.hash,
+        "model": activations.model_fingerprint,
+        "text": activations.text_fingerprint,
+        "scale": activations.scale,  # differs between a pool and a stream of the same text
+    }
+    rows, before = _resume(trainer, place, identity)
     started = saved = time.perf_counter()
     bar = None
     if progress is None:
@@ -330,7 +337,7 @@ def train(
                 bar.set_postfix_str(f"loss {stats['loss']:.4f}, L0 {stats['l0']:.1f}, FVU {stats['fvu']:.4f}")
         if save:
             saved = time.perf_counter()
-            facts = {"spec": spec.hash, "step": trainer.step, "log": rows, "seconds": before + saved - started}
+            facts = {**identity, "step": trainer.step, "log": rows, "seconds": before + saved - started}
             checkpoint.save(place, trainer.tensors(), facts)
     checkpoint.write_text(log, "\n".join([",".join(COLUMNS), *rows]) + "\n")
     if bar is not None:
@@ -338,15 +345,15 @@ def train(
     return sae, before + time.perf_counter() - started
 
 
-def _resume(trainer: Trainer, place: Path) -> tuple[list[str], float]:
+def _resume(trainer: Trainer, place: Path, identity: dict[str, Any]) -> tuple[list[str], float]:
     """Put the trainer where the checkpoint was taken. Returns the log up to there and the seconds it took."""
     checkpoint.remove_halves(place)
     if not place.exists():
         return [], 0.0
     try:
         tensors, facts = checkpoint.load(place, trainer.sae.b_dec.device)
-        if facts.get("spec") != trainer.spec.hash:
-            raise ValueError(f"{place} is a checkpoint of another spec ({facts.get('spec')}), not {trainer.spec.hash}")
+        if other := [name for name, value in identity.items() if facts.get(name) != value]:
+            raise ValueError(f"{place} is a checkpoint of training with another {', '.join(other)}")
     except ValueError as error:
         aside = place.with_name(f"refused-{place.name}")
         place.replace(aside)

@@ -254,12 +254,16 @@ def main(arguments: list[str] | None = None) -> None:
     rows = {}
     if options.out.exists():
         before = json.loads(options.out.read_text())
-        if {key: before.get(key) for key in facts} == facts:  # else it is of another machine, and made anew
-            rows = {(row["shape"], row["activation"], row["arm"]): row for row in before["rows"]}
+        if other := [key for key in facts if before.get(key) != facts[key]]:
+            parser.error(
+                f"{options.out} was measured with another {', '.join(other)}, and rows of two machines are not to be "
+                "compared: name another file with --out, or move that one away"
+            )
+        rows = {(row["shape"], row["activation"], row["arm"]): row for row in before["rows"]}
     for row in each_in_its_own_process(jobs):
         rows[row["shape"], row["activation"], row["arm"]] = row | {"commit": commit()}
+        write_json(options.out, facts | {"rows": list(rows.values())})  # as they come, so that none is lost
     print_shares(rows.values())
-    write_json(options.out, facts | {"rows": list(rows.values())})
     print(f"written to {options.out}")
 
 

@@ -68,6 +68,16 @@ def test_a_pool_is_found_again(
     assert torch.equal(made.rows, again.rows)  # type: ignore[union-attr]
 
 
+def test_a_text_that_was_changed_has_another_pool(model: LanguageModel, tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    pools = []
+    for line in ("x = 1\n", "y = 22\n"):
+        file.write_text(line * 2000)
+        side = text._side(file.read_text())
+        pools.append(collect(model, 2, str(file), 500, 128, side, tmp_path / "pools"))
+    assert pools[0].folder != pools[1].folder  # type: ignore[union-attr]
+
+
 def test_a_stream_takes_the_pools_place_where_the_disk_is_full(
     model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from aligned import text
 from aligned.evals.attributes import PAIRS, SHARES, _sides, never, of_packages, often, pairs
+from aligned.evals.scr import train_probes
 from aligned.labels import Windows, from_table, labelled_windows
 from aligned.model import LanguageModel
 from aligned.text import Document
@@ -66,9 +67,9 @@ def test_pairs_are_balanced_confounded_and_apart(model: LanguageModel, windows: 
     (again,) = pairs(model, 1, windows, [pair], train=80, validation=40, test=40)
     assert torch.equal(found.train.x, again.train.x)
     (on_test,) = pairs(model, 1, windows, [pair], train=80, validation=40, test=40, epoch_on_test=True)
-    even = found.test.balanced
-    best, ours = (p.probes.a.accuracy(p.test.mean[even], p.test.a[even]) for p in (on_test, found))
-    assert best >= ours  # which is why it is not the default
+    expected = train_probes(found.train, found.test)
+    for probe in ("a", "b", "biased"):
+        assert torch.equal(getattr(on_test.probes, probe).weight, getattr(expected, probe).weight)
 
 
 def test_activations_and_labels_belong_together(model: LanguageModel, windows: Windows) -> None:

@@ -19,6 +19,7 @@ from aligned.claims import (
     recovers_more_where_dense,
     separates_better,
     tying_costs,
+    with_l0,
 )
 from aligned.intervals import interval
 
@@ -142,7 +143,9 @@ def test_c5_compares_pairs_of_seeds_at_equal_l0(gains: dict[str, float], verdict
             pair["seed"], pair["other_seed"] = i, j
             pair["pw_mcc_alive"] = rows.ce_recovered.iloc[[i, j]].mean()
             pairs.append(pair.drop(["l0", "ce_recovered"]))
-    assert more_stable(pd.DataFrame(pairs), table).verdict == verdict
+    found = with_l0(pd.DataFrame(pairs), table)
+    assert found.l0.iloc[0] == pytest.approx(80)
+    assert more_stable(found).verdict == verdict
 
 
 @pytest.mark.parametrize(("gain", "verdict"), [(0.1, HOLDS), (-0.1, NOT)])
@@ -151,7 +154,7 @@ def test_c6_is_of_the_harder_direction_alone(gain: float, verdict: str) -> None:
     scr = table.drop(columns="l0")
     scr["scr"] = [[value, -9.0 if i % 2 else 9.0] for i, value in enumerate(table.ce_recovered)]
     scr["harder"] = [[True, False]] * len(scr)
-    found = separates_better(scr, table)
+    found = separates_better(with_l0(scr, table))
     assert found.verdict == verdict
     assert found.effect is not None
     assert found.effect.mean == pytest.approx(gain, abs=1e-3)

@@ -32,6 +32,9 @@ def test_sparse_codes_are_the_codes(
     assert found.nnz == (expected > 0).sum()
     some = torch.tensor([7, 3, 250])
     assert np.allclose(codes(made, x, some).toarray(), expected[:, some], atol=1e-6)
+    backwards = torch.arange(299, -1, -1)
+    (turned,) = by_feature(made, x, backwards)
+    assert np.allclose(turned.toarray(), expected[:, backwards], atol=1e-6)
     for room in (2**28, 200):
         monkeypatch.setattr(module, "_CODES", room)
         pieces = list(by_feature(made, x))

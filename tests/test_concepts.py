@@ -178,8 +178,8 @@ def test_what_does_not_fit_is_refused(planted: tuple[SAE, torch.Tensor, np.ndarr
         concepts(sae, x[:, :3], words, ("a", "b", "c"))
     with pytest.raises(ValueError, match="labels for 10 tokens, and activations of 20000"):
         concepts(sae, x, words[:10], ("a", "b", "c"))
-    with pytest.raises(ValueError, match="no token of one half of the text is labelled d"):
-        concepts(sae, x, words, ("a", "b", "c", "d"))
+    with pytest.raises(ValueError, match="no token of one half of the text is labelled a, b: take more text"):
+        concepts(sae, x, np.zeros_like(words), ("a", "b"))
     assert PYTHON.names == CONCEPTS
 
 
@@ -196,6 +196,14 @@ def test_chance_is_the_detection_of_the_labels_where_they_were_moved_to() -> Non
     shift = 2000 + np.random.default_rng(0).integers(-500, 501)
     moved = np.roll(words, shift)[2000:].sum()
     assert chance <= 2 * moved / (moved + 2000)  # the most that a feature which is active everywhere can have
+
+
+def test_a_concept_that_one_half_does_not_have_is_left_out(planted: tuple[SAE, torch.Tensor, np.ndarray]) -> None:
+    sae, x, words = planted
+    in_first_half = words | (np.arange(len(words)) < 100).astype(np.uint64) << np.uint64(3)
+    with pytest.warns(UserWarning, match="labelled so: d, e"):
+        found = concepts(sae, x, in_first_half, ("a", "b", "c", "d", "e"))
+    pd.testing.assert_frame_equal(found, concepts(sae, x, words, ("a", "b", "c")))
 
 
 def test_labels_that_the_names_do_not_cover_are_refused() -> None:

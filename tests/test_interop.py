@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import aligned
 from aligned.evals import recovery
 from aligned.evals.codes import codes
-from aligned.interop import load, load_saelens, save_saelens
+from aligned.formats import load, load_saelens, save_saelens
 from aligned.model import LanguageModel
 from aligned.runs import Run
 from aligned.sae import SAE
@@ -42,6 +43,41 @@ def test_saelens_opens_a_run_as_a_stock_sae(run: Run, model: LanguageModel, bloc
     assert theirs.cfg.metadata.hook_name == "blocks.3.hook_resid_post"
     assert theirs.cfg.metadata.model_name == "embedded"
     assert theirs.cfg.metadata.context_size == 128
+
+
+def test_a_run_can_be_uploaded_and_says_how_it_was_made(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the hub's own call the whole folder; by SAELens's call what an SAE needs."""
+    from sae_lens.training import upload_saes_to_huggingface as upload
+
+    sent: dict[str, list[str]] = {}
+
+    def fake(_: object, folder_path: Path, path_in_repo: str, allow_patterns: list[str], **__: object) -> None:
+        sent[path_in_repo] = [name for name in os.listdir(folder_path) if name in allow_patterns]
+
+    monkeypatch.setattr(upload, "_repo_exists", lambda *_: True)
+    monkeypatch.setattr(upload.HfApi, "upload_folder", fake)
+    upload.upload_saes_to_huggingface({"layer-3": run.path}, "someone/saes", add_default_readme=False)
+    assert sent.keys() == {"layer-3"}
+    assert set(sent["layer-3"]) == {"cfg.json", "sae_weights.safetensors"}
+    card = (run.path / "README.md").read_text()
+    assert f"commit {run.provenance['commit']}" in card
+    assert eval(card.split("aligned.run(aligned.")[1].split("\n")[0][:-1], {"RunSpec": RunSpec}) == run.spec
+
+
+def test_a_models_revision_and_dtype_stand_where_saelens_looks_for_them(tmp_path: Path) -> None:
+    import sae_lens
+
+    sae = SAE(8, 16, "topk", 2)
+    sae.model, sae.layer = "EleutherAI/pythia-160m@step143000+bfloat16", 3
+    save_saelens(sae, tmp_path, {"hook_name": "blocks.3.hook_resid_post"})
+    metadata = sae_lens.SAE.load_from_disk(tmp_path).cfg.metadata
+    assert metadata.model_name == "EleutherAI/pythia-160m"
+    assert metadata.model_from_pretrained_kwargs == {"revision": "step143000", "dtype": "bfloat16"}
+    assert load(tmp_path).model == sae.model
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    config["metadata"] = {k: v for k, v in config["metadata"].items() if not k.startswith("aligned_")}
+    (tmp_path / "cfg.json").write_text(json.dumps(config))  # as if it were another's
+    assert load(tmp_path).model == "EleutherAI/pythia-160m@step143000"
 
 
 def test_saelens_measures_what_we_measure(run: Run, model: LanguageModel, blocks: torch.Tensor) -> None:
@@ -245,14 +281,29 @@ def test_a_dictionary_of_the_papers_stack_is_read(kind: str, tmp_path: Path) -> 
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import httpx
     import sae_lens
+    from huggingface_hub.errors import GatedRepoError
 
     with pytest.raises(FileNotFoundError, match="no folder 'nowhere'; of a SAELens release give the sae_id too"):
         load("nowhere")
     with pytest.raises(FileNotFoundError, match=r"a dictionary_learning folder an ae\.pt"):
         load(tmp_path)
-    with pytest.raises(ConnectionError, match="'a' of the release 'nowhere' could not be fetched"):
-        load("nowhere", "a")
+    with pytest.raises(FileNotFoundError, match=r"SAELens knows no SAE 'a' of a release 'gpt2.*Valid IDs are"):
+        load("gpt2-small-res-jb", "a")
+
+    def raises(error: Exception) -> None:
+        def fetch(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr(sae_lens.SAE, "from_pretrained", fetch)
+
+    raises(OSError("no route to host"))
+    with pytest.raises(ConnectionError, match="'a' of the release 'nobody/saes' could not be fetched"):
+        load("nobody/saes", "a")
+    raises(GatedRepoError("gated", response=httpx.Response(403, request=httpx.Request("GET", "https://example.org"))))
+    with pytest.raises(PermissionError, match="the release 'nobody/saes' needs a login"):
+        load("nobody/saes", "a")
 
     their_dictionary("AutoEncoder", tmp_path)
     (tmp_path / "config.json").write_text('{"trainer": {"dict_class": "CrossCoder"}}')

@@ -49,6 +49,18 @@ def dense(starts: Tensor, places: Tensor, values: Tensor, n: int) -> Tensor:
 LENGTHS = [0, 1, 5, 12, 0, 4, 7, 0]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rectify(kernels: ModuleType, dtype: torch.dtype) -> None:
+    pre = (random(40, 33) - 1.5).to(dtype)
+    pre[:, 3], pre[0, 5], pre[:, 7] = -1.0, 0.0, -0.0
+    expected = pre.relu()
+    active, fired = kernels.rectify(pre)
+    assert torch.equal(pre, expected)
+    assert int(active) == int((expected > 0).sum())
+    assert torch.equal(fired, (expected > 0).any(0))
+    assert not fired[[3, 7]].any()
+
+
 @pytest.mark.parametrize("d_in", [16, 21])
 def test_reconstruct(kernels: ModuleType, d_in: int) -> None:
     starts, features, values = ragged(LENGTHS, 13)
@@ -102,13 +114,15 @@ def test_encoder(kernels: ModuleType, aligned: bool, normalise: bool, dtype: tor
 def test_a_run_with_the_gpus_loops_is_a_run_with_the_cpus(
     activation: Activation, constraint: Constraint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All that follows the selection of the codes, which on a GPU is torch's own `topk`."""
+    gpus = triton_interpreted()
 
-    class Mixed:
-        topk, above = staticmethod(kernels_cpu.topk), staticmethod(kernels_cpu.above)
+    class Mixed:  # a ReLU's codes are all that are over 0, which a GPU does not list: there its products are dense
+        @staticmethod
+        def above(pre: Tensor, largest: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+            return kernels_cpu.above(pre) if largest is None else gpus.above(pre, largest)
 
         def __getattr__(self, name: str) -> object:
-            return getattr(triton_interpreted(), name)
+            return getattr(gpus, name)
 
     def run() -> SAE:
         sparsity = 0.05 if activation == "relu" else 4

@@ -33,18 +33,23 @@ def test_loss_is_transformers_loss(model: LanguageModel, plain, blocks: torch.Te
     assert model.token_loss(blocks).mean().item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_splicing_the_residual_itself_changes_nothing(model: LanguageModel, blocks: torch.Tensor) -> None:
+def test_the_residual_itself_in_its_place_changes_nothing(model: LanguageModel, blocks: torch.Tensor) -> None:
     clean = model.token_loss(blocks)
-    assert torch.allclose(model.token_loss(blocks, 3, lambda x: x), clean, atol=1e-5)
-    zero = model.token_loss(blocks, 3, torch.zeros_like)
+    assert torch.allclose(model.token_loss(blocks, 3, model.residual(blocks, 3)), clean, atol=1e-5)
+    zero = model.token_loss(blocks, 3, torch.zeros_like(model.residual(blocks, 3)))
     assert zero.mean() > clean.mean() + 1
     assert (zero.std(dim=0) > 0).any()
+    assert torch.equal(model.token_loss(blocks), clean)  # and the model is as it was
 
 
-def test_a_splice_sees_the_residual_of_its_layer(model: LanguageModel, blocks: torch.Tensor) -> None:
-    seen = []
-    model.token_loss(blocks, 2, lambda x: seen.append(x) or x)  # type: ignore[func-returns-value]
-    assert torch.allclose(seen[0], model.residual(blocks, 2), atol=1e-4)
+def test_a_residual_in_its_place_is_as_with_transformer_lens_hooks(model: LanguageModel, blocks: torch.Tensor) -> None:
+    for layer in (0, 2, model.n_layers - 1):
+        other = torch.randn_like(model.residual(blocks, layer))
+        hooks = [(model.hook(layer), lambda value, hook: other)]  # noqa: B023
+        loss = model.bridge.run_with_hooks(
+            blocks, return_type="loss", loss_per_token=True, fwd_hooks=hooks, prepend_bos=False
+        )
+        assert torch.allclose(model.token_loss(blocks, layer, other), loss, atol=1e-4)
 
 
 def test_special_tokens_are_bos_and_separators(model: LanguageModel, blocks: torch.Tensor) -> None:
@@ -90,6 +95,48 @@ def test_errors_name_the_remedy(model: LanguageModel, tmp_path: Path) -> None:
         LanguageModel(str(tmp_path))
     with pytest.raises(ConnectionError, match="Without a network"):
         LanguageModel("nobody/nothing")
+
+
+def test_a_revision_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import httpx
+    import transformers
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    asked = {}
+
+    def refuse(name: str, revision: str) -> None:
+        asked[name] = revision
+        response = httpx.Response(404, request=httpx.Request("GET", "https://example.org"))
+        raise OSError("no such revision") from RevisionNotFoundError("no", response=response)
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", refuse)
+    with pytest.raises(ConnectionError, match="no revision 'step999'; without '@step999'"):
+        LanguageModel("EleutherAI/pythia-160m@step999")
+    assert asked == {"EleutherAI/pythia-160m": "step999"}
+
+
+def test_an_error_is_one_line_in_a_notebook() -> None:
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+
+    shell = InteractiveShell.instance()
+    with capture_output() as shown:
+        shell.run_cell("from aligned.model import LanguageModel\nLanguageModel('nobody/nothing')")
+    said = (shown.stdout + shown.stderr).strip()
+    assert said.startswith("Unreachable: the model 'nobody/nothing' could not be fetched")
+    assert len(said.splitlines()) == 1
+
+
+def test_bfloat16_is_near_float32_and_takes_half_the_memory(model: LanguageModel, blocks: torch.Tensor) -> None:
+    half = LanguageModel("embedded+bfloat16")
+    assert repr(half) == "<language model embedded+bfloat16: 6 layers of width 128, on cpu, bfloat16>"
+    assert {p.dtype for p in half.bridge.original_model.parameters()} == {torch.bfloat16}
+    ours, exact = half.residual(blocks, 3), model.residual(blocks, 3)
+    assert ours.dtype == torch.float32
+    assert (ours - exact).norm() / exact.norm() < 0.02
+    clean = model.token_loss(blocks).mean().item()
+    assert half.token_loss(blocks, 3, ours).mean().item() == pytest.approx(clean, rel=0.02)
+    assert {p.dtype for p in model.bridge.original_model.parameters()} == {torch.float32}
 
 
 def test_a_gated_model_asks_for_a_login(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from aligned.rerun import NOTEBOOKS, checked, main, parameters, preset, rerun
+from aligned.rerun import NOTEBOOKS, _from_command_line, checked, main, parameters, preset, rerun
 
 FIGURE = NOTEBOOKS / "recovered_ce.ipynb"
 
@@ -70,7 +70,7 @@ def test_a_failed_run_keeps_what_it_got_to_and_spoils_nothing(notebook: Path, tm
     with pytest.raises(RuntimeError, match="AssertionError"):
         rerun(notebook, out, {"width": 1000})
     assert out.read_text() == before
-    assert (tmp_path / "out.failed.ipynb").exists()
+    assert (tmp_path / "failed" / "out.ipynb").exists()
 
 
 def test_the_command_line(notebook: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,6 +113,31 @@ def test_the_command_line_says_what_is_wrong_in_one_line(arguments: list[str], s
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("[1e-3, 2_000]", [0.001, 2000]),
+        ("true", True),
+        ("[relu, topk]", ["relu", "topk"]),
+        ("gpt2-small", "gpt2-small"),
+        ("[{lr: 0.1}]", [{"lr": 0.1}]),
+        ("@%", "@%"),
+    ],
+)
+def test_values_on_the_command_line(text: str, value: object) -> None:
+    assert _from_command_line(text) == value
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--all", "--preset", "smoke"], ["recovered_ce", "--figure", "fig-recovered-ce"]]
+)
+def test_what_writes_files_asks_where_to(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "say where with --out" in capsys.readouterr().err
+
+
 def test_an_unknown_notebook_is_answered_with_those_that_there_are() -> None:
     with pytest.raises(FileNotFoundError) as error:
         parameters(NOTEBOOKS / "recovered_xe.ipynb")
@@ -127,5 +152,5 @@ def test_every_preset_fits_every_notebook(name: str) -> None:
 
 def test_the_figures_parameters_are_those_of_the_page() -> None:
     assert parameters(FIGURE)["constraint"] == "projected"
-    assert len(parameters(FIGURE)["sparsities"]) >= 4
+    assert len(parameters(FIGURE)["penalties"]) >= 4
     assert len(parameters(FIGURE)["seeds"]) >= 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import pytest
 
 import aligned
 from aligned import results, runs
-from aligned.provenance import commit
 from aligned.rerun import NOTEBOOKS, parameters, rerun
 from aligned.runs import Run
 from aligned.spec import RunSpec
@@ -92,7 +92,7 @@ def test_the_published_records_are_of_this_model_and_of_committed_code() -> None
     assert made
     assert {m["model_fingerprint"] for m in made} == {runs.language_model("embedded").fingerprint}
     assert not any(m["dirty"] for m in made)
-    assert all(len(m["commit"]) == len(commit() or m["commit"]) for m in made)
+    assert all(re.fullmatch("[0-9a-f]{40}", m["commit"]) for m in made)
 
 
 @pytest.mark.parametrize("name", [p.stem for p in NOTEBOOKS.glob("*.ipynb") if "use_published" in parameters(p)])
@@ -150,3 +150,33 @@ def test_a_measure_that_there_is_not_and_a_seed_alone_are_refused(place: Path) -
         aligned.records([SMALL], EVAL, measure="quality")
     with pytest.raises(ValueError, match=f"at least 2 seeds of each SAE, and there is one of {SMALL.name}"):
         aligned.records([SMALL], EVAL, measure="stability")
+
+
+def test_what_could_not_be_measured_is_refused_before_it_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path))
+    for measure in ("features", "scr"):
+        specs = aligned.grid(SMALL, seed=[0, 1], text=["mine.txt"])
+        with pytest.raises(
+            ValueError, match="needs a text whose labels are known, 'installed-python', and text is mine"
+        ):
+            aligned.records(specs, EVAL, measure=measure)
+    with pytest.raises(ValueError, match="eval_tokens is 16; it is a whole number of at least 32"):
+        aligned.records([SMALL], 16, measure="scr")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_measured_before_an_interruption_is_published_whole(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(Run, "provenance", property(lambda run: committed(run)))
+    aligned.run(SMALL).keep(f"recovery, {EVAL} tokens of held-out text", {"l0": 4.0})
+    lost = aligned.run(replace(SMALL, seed=1))
+    lost.keep("scores", {})
+    (lost.path / "spec.json").unlink()
+    assert results.publish() == 1
+    table = aligned.records([SMALL], EVAL)
+    assert table.score_min[0] == pytest.approx(1, abs=1e-5)
+    table.drop(columns=["l0"]).to_parquet(tmp_path / "table.parquet")

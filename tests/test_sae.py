@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from aligned.alignment import alignment_score
-from aligned.sae import SAE, keep_batch_topk, keep_topk
+from aligned.sae import SAE, keep_topk
+from tests.plain import keep_batch_topk
 
 
 @pytest.fixture

@@ -79,10 +79,15 @@ def test_behaviour_where_it_is_known() -> None:
     assert 1 < found["l0_p95"] <= 3
 
 
-def test_an_error_that_is_noise_is_no_dark_matter() -> None:
+def test_only_an_error_that_can_be_read_off_linearly_is_dark_matter() -> None:
     x = torch.randn(20_000, 8, generator=torch.Generator().manual_seed(0))
     sae = SAE(8, 4000, "topk", 1, "tied")
     assert behaviour(sae, x)["dark_matter"] > 0.1  # one feature a token reads too little of x
+    even = SAE(1, 2, "relu", 0.0, "none").requires_grad_(False)  # x_hat = x + |x| / 2: what is off is no line in x
+    even.free.copy_(torch.tensor([[1.0], [-1.0]])), even.W_dec.copy_(torch.tensor([[1.5], [-0.5]]))
+    found = behaviour(even, x[:, :1])
+    assert found["error"] > 0.4
+    assert found["dark_matter"] == pytest.approx(0, abs=0.01)
     exact = SAE(8, 16, "relu", 0.0, "none")
     with torch.no_grad():
         rows = torch.cat([torch.eye(8), -torch.eye(8)])

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from aligned import alignment, sparse
-from aligned.sae import SAE, keep_batch_topk, keep_topk
+from aligned.sae import SAE, keep_topk
 from aligned.spec import RunSpec
 from aligned.train import Trainer
+from tests.plain import keep_batch_topk
 
 
 @pytest.fixture

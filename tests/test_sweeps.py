@@ -16,6 +16,7 @@ import pytest
 
 import aligned
 from aligned import runs
+from aligned.runs import Run
 from aligned.sweeps import SweepError
 from tests.conftest import SMALL
 
@@ -141,13 +142,19 @@ def test_an_engine_and_its_cluster_are_named_by_the_environment(place: Path) -> 
     complete(place)
 
 
-def test_one_failed_run_does_not_stop_the_others(place: Path) -> None:
+def test_one_failed_run_does_not_stop_the_others(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = replace(SMALL, constraint="soft", soft=1e39)
     good = replace(SMALL, seed=5)
     for engine in (None, "loky"):
         with pytest.raises(SweepError, match=f"1 of . runs failed(.|\n)*{bad.name}: FloatingPointError(.|\n)*soft=1e"):
             aligned.sweep([bad, good], engine)
         assert runs.finished(good) is not None
+    other = replace(good, layer=2, seed=6)
+    monkeypatch.setattr(runs, "activations", lambda *key: None if key[1] == 2 else 1 / 0)
+    monkeypatch.setattr(runs, "_train", lambda spec, *_: Run(spec, place))
+    with pytest.raises(SweepError, match=r"1 of 2 runs failed(.|\n)*ZeroDivisionError") as error:
+        aligned.sweep([replace(good, layer=1, seed=6), other])
+    assert other not in error.value.failures
 
 
 def test_engines_that_will_not_do_are_refused_at_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,12 @@ def test_errors_say_what_to_do(tmp_path: Path, model: LanguageModel) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "   "}')
     with pytest.raises(ValueError, match="has no text"):
         text.documents(str(tmp_path))
+    (tmp_path / "a.jsonl").write_text('{"text": null}')
+    with pytest.raises(ValueError, match="has no text"):
+        text.documents(str(tmp_path))
+    (tmp_path / "a.txt").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"a\.txt is not text in UTF-8"):
+        list(text.documents(str(tmp_path / "a.txt")))
     with pytest.raises(ValueError, match="shorter than one block"):
         text.token_blocks([text.Document("", "x = 1")], model.tokenizer, 128)
     with pytest.raises(ValueError, match="2 or more"):

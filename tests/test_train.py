@@ -10,10 +10,11 @@ from torch import Tensor
 
 from aligned import train as training
 from aligned.alignment import HARD, alignment_score
-from aligned.sae import SAE, keep_batch_topk, keep_topk
+from aligned.sae import SAE, keep_topk
 from aligned.spec import RunSpec
 from aligned.train import Trainer, geometric_median, learning_rate_scale, train
 from tests import peer
+from tests.plain import keep_batch_topk
 
 D_IN, D_SAE = 16, 64
 
@@ -22,6 +23,7 @@ class Synthetic:
     """Activations of sparse mixtures of planted directions, E|x|^2 = 1."""
 
     scale = 1.0
+    model_fingerprint = text_fingerprint = "planted"
 
     def __init__(self, poison: int | None = None, d_in: int = D_IN, features: int = 40) -> None:
         self.poison, self.d_in = poison, d_in
@@ -112,6 +114,31 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_saved(tmp_path: Path
         train(spec(), Synthetic(poison=70), tmp_path, save_every=0)
     _, meta = training.checkpoint.load(tmp_path / "checkpoint.safetensors")
     assert meta["step"] == 70
+
+
+def test_a_checkpoint_on_other_activations_is_set_aside(tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError):
+        train(spec(), Synthetic(poison=70), tmp_path, save_every=0)
+    other = Synthetic()
+    other.text_fingerprint = "another"
+    with pytest.warns(UserWarning, match="a checkpoint of training with another text"):
+        found, _ = train(spec(), other, tmp_path)
+    assert (tmp_path / "refused-checkpoint.safetensors").exists()
+    assert torch.equal(found.W_dec, train(spec(), Synthetic(), tmp_path / "whole")[0].W_dec)
+
+
+@pytest.mark.parametrize("activation", ["relu", "p_anneal"])
+def test_a_batch_without_an_active_feature_changes_no_penalty(activation: str) -> None:
+    s = spec(activation=activation, sparsity=0.1)
+    sae = new(s)
+    with torch.no_grad():
+        sae.b_enc.fill_(-1000)
+    trainer = Trainer(sae, s)
+    for step in range(s.steps):
+        stats = trainer.update(Synthetic().batch(0, step, s.batch))
+        assert stats["l0"] == 0
+        assert stats["loss"].isfinite()
+    assert trainer.penalty.coefficient == pytest.approx(0.1)
 
 
 def test_the_log_has_loss_l0_fvu_dead_and_alignment(tmp_path: Path) -> None:

@@ -52,4 +52,4 @@ def by_feature(
     sample = x[:: max(1, len(x) // 4096)]
     expected = codes(sae, sample, wanted).nnz * len(x) / len(sample)
     for some in wanted.split(max(1, int(len(wanted) * min(1.0, _CODES / max(expected, 1))))):
-        yield codes(sae, x, some if len(some) < sae.d_sae else None).tocsc()
+        yield codes(sae, x, None if features is None and len(some) == sae.d_sae else some).tocsc()

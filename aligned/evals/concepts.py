@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,7 +42,7 @@ def concepts(
 
     Raises:
         ValueError: activations that are not `[n, d_in]` or not finite, labels of another number of tokens than x or
-            with bits that no name stands for, or a concept that holds nowhere in one half.
+            with bits that no name stands for, or no concept that holds in both halves.
         TypeError: labels that are not uint64.
     """
     import pandas as pd
@@ -51,11 +52,17 @@ def concepts(
     _check_labels(words, names)
     half = len(x) // 2
     counts = _counts(words, half, names)
-    if absent := [name for name, least in zip(names, counts.min(0)) if least == 0]:
-        raise ValueError(
-            f"no token of one half of the text is labelled {', '.join(absent)}: take more text (131,072 tokens hold "
-            "all of Python's concepts), or a labelling without it"
+    if (absent := counts.min(0) == 0).any():
+        listed = ", ".join(name for name, gone in zip(names, absent) if gone)
+        if absent.all():
+            raise ValueError(f"no token of one half of the text is labelled {listed}: take more text")
+        warnings.warn(
+            f"left out, since no token of one half of the text is labelled so: {listed} (131,072 tokens hold all of "
+            "Python's concepts, where the tokenizer has tokens for them)",
+            stacklevel=2,
         )
+        words = words & ~np.bitwise_or.reduce(np.uint64(1) << np.flatnonzero(absent).astype(np.uint64))
+        counts = _counts(words, half, names)
     shift = half + np.random.default_rng(seed).integers(-half // 4, half // 4 + 1)
     moved = np.roll(words, shift)
     moved_counts = _counts(moved, half, names)

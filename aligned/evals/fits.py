@@ -41,5 +41,5 @@ def layer_of(sae: SAE, model: LanguageModel, layer: int | None = None) -> int:
 
 
 def _short(name: str) -> str:
-    """A model's name without its owner or folder, which not everybody writes."""
-    return name.rstrip("/").rsplit("/", 1)[-1].lower()
+    """A model's name without its owner or folder, which not everybody writes, and without the weights' dtype."""
+    return name.removesuffix("+bfloat16").rstrip("/").rsplit("/", 1)[-1].lower()

@@ -171,5 +171,8 @@ def _shares(words: list[np.ndarray], concept: str) -> Float[np.ndarray, " n"]:
 def _cross_entropy(
     model: LanguageModel, prompts: Int[Tensor, "n context"], layer: int, push: Float[Tensor, " d_in"] | None = None
 ) -> float:
-    splice = None if push is None else lambda residual: residual + push
-    return torch.cat([model.token_loss(part, layer, splice).cpu() for part in prompts.split(8)]).mean().item()
+    losses = []
+    for part in prompts.split(8):
+        pushed = None if push is None else model.residual(part, layer) + push
+        losses.append(model.token_loss(part, layer, pushed).cpu())
+    return torch.cat(losses).mean().item()

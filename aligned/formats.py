@@ -1,0 +1,312 @@
+"""Files that the field shares: our SAEs are written in SAELens's inference format, and anyone's can be read.
+
+Read are safetensors, and torch files as tensors alone (`weights_only`): never a pickle that could run code.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from aligned.checkpoint import in_one_move, write_json
+from aligned.errors import NoAccess, NotFound, Unreachable
+from aligned.model import named
+from aligned.sae import SAE, Activation
+
+# Our activation functions and SAELens's names for what they are after training.
+_ARCHITECTURE: dict[Activation, str] = {
+    "relu": "standard",
+    "p_anneal": "standard",
+    "topk": "topk",
+    "batchtopk": "jumprelu",
+}
+
+
+def save_saelens(sae: SAE, folder: Path, metadata: dict[str, Any]) -> None:
+    """Write `cfg.json` and `sae_weights.safetensors`, which `sae_lens.SAE.load_from_disk` opens as a stock SAE.
+
+    Args:
+        sae: for raw activations (see `SAE.for_raw_activations`).
+        folder: made if it is not there.
+        metadata: goes into `cfg.json`: `hook_name`, `model_name`, `context_size`, ...
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {"W_enc": sae.W_enc, "W_dec": sae.W_dec, "b_enc": sae.b_enc, "b_dec": sae.b_dec}
+    config: dict[str, Any] = {
+        "architecture": "jumprelu" if sae.has_threshold else _ARCHITECTURE[sae.activation],
+        "d_in": sae.d_in,
+        "d_sae": sae.d_sae,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "metadata": {
+            "sae_lens_version": _sae_lens_version(),
+            "aligned_activation": sae.activation,
+            "aligned_sparsity": sae.sparsity,
+            "aligned_model": sae.model,
+            "aligned_layer": sae.layer,
+            **_model_metadata(sae.model),
+            **metadata,
+        },
+    }
+    if sae.activation == "topk":
+        config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
+    if config["architecture"] == "jumprelu":
+        tensors["threshold"] = sae.threshold.clamp_min(0).expand(sae.d_sae)
+    with in_one_move(folder / "sae_weights.safetensors") as place:
+        save_file({k: v.detach().cpu().float().contiguous() for k, v in tensors.items()}, place)
+    write_json(folder / "cfg.json", config)
+
+
+def load_saelens(folder: Path) -> SAE:
+    """Read an SAE that `save_saelens` wrote.
+
+    Raises:
+        NotFound: the folder holds no `cfg.json` or no weights.
+        ValueError: a damaged file, or an SAE that this project did not write.
+    """
+    for name in ("cfg.json", "sae_weights.safetensors"):
+        if not (folder / name).exists():
+            raise NotFound(f"{folder} holds no {name}; a SAELens folder has one")
+    try:
+        config = json.loads((folder / "cfg.json").read_text())
+        tensors = load_file(folder / "sae_weights.safetensors")
+        activation, sparsity = config["metadata"]["aligned_activation"], config["metadata"]["aligned_sparsity"]
+    except (json.JSONDecodeError, SafetensorError, KeyError) as error:
+        raise ValueError(f"{folder} is damaged, or was not written by this project ({error})") from error
+    metadata = config["metadata"]
+    model = metadata.get("aligned_model", metadata["model_name"])
+    return _built(activation, sparsity, tensors, True, model, metadata["aligned_layer"])
+
+
+def load(source: str | Path, sae_id: str | None = None) -> SAE:
+    """Anyone's SAE, as it encodes and decodes raw activations.
+
+    ReLU, TopK, BatchTopK, JumpReLU and gated SAEs are read. A gated one is written as the JumpReLU SAE that it is equal
+    to (arXiv 2404.16014); its encoder is the one of its magnitudes. A TopK SAE that chooses its codes as if its
+    decoder's rows were unit is written with unit rows. Reconstructions stay as they are.
+
+    Args:
+        source: a SAELens folder (`cfg.json`), a `dictionary_learning` folder (`ae.pt`, `config.json`), or the name of a
+            release that SAELens knows, which is downloaded.
+        sae_id: which SAE of the release.
+
+    Raises:
+        NotFound: a folder that holds neither; a release, or an SAE of it, that SAELens does not know.
+        ValueError: a damaged file, one that holds more than tensors, or an architecture that can't be written as an
+            `SAE`; names it.
+        NoAccess: a gated release, and no login.
+        Unreachable: a release that can't be reached.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_file():
+        raise NotFound(f"{folder} is a file; give the folder that it stands in")
+    if not folder.is_dir():
+        if isinstance(source, Path) or source.startswith(("/", ".", "~")):
+            raise NotFound(f"there is no folder {folder}")
+        return _from_release(source, sae_id)
+    try:
+        return _from_folder(folder)
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"{folder} is damaged: {type(error).__name__}, {error}") from error
+
+
+def _from_folder(folder: Path) -> SAE:
+    if (folder / "cfg.json").exists():
+        config = _read_json(folder / "cfg.json")
+        return load_saelens(folder) if "aligned_activation" in config.get("metadata", {}) else _from_saelens(folder)
+    if (folder / "ae.pt").exists():
+        return _from_dictionary_learning(folder)
+    raise NotFound(
+        f"{folder} holds no SAE that can be read: a SAELens folder has a cfg.json, "
+        "a dictionary_learning folder an ae.pt"
+    )
+
+
+def _from_release(release: str, sae_id: str | None) -> SAE:
+    import sae_lens
+    from huggingface_hub.errors import GatedRepoError
+
+    if sae_id is None:
+        raise NotFound(f"there is no folder {release!r}; of a SAELens release give the sae_id too")
+    try:
+        theirs = sae_lens.SAE.from_pretrained(release, sae_id)
+    except GatedRepoError as error:
+        raise NoAccess(f"the release {release!r} needs a login: ask for access, then run `hf auth login`") from error
+    except ValueError as error:  # SAELens's own list has no such release, or no such SAE in it
+        raise NotFound(f"SAELens knows no SAE {sae_id!r} of a release {release!r}: {error}") from error
+    except Exception as error:  # SAELens and the hub library raise many kinds; the reader needs one sentence
+        raise Unreachable(
+            f"the SAE {sae_id!r} of the release {release!r} could not be fetched ({error}). Without a network give a "
+            "local folder"
+        ) from error
+    return _translated(theirs, f"{release}, {sae_id}")
+
+
+def _from_saelens(folder: Path) -> SAE:
+    import sae_lens
+
+    try:
+        theirs = sae_lens.SAE.load_from_disk(folder)
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, FileNotFoundError) as error:
+        raise ValueError(f"{folder} is damaged, or no SAE of a kind that SAELens knows ({error})") from error
+    return _translated(theirs, str(folder))
+
+
+def _translated(theirs: Any, name: str) -> SAE:
+    """A SAELens SAE as ours."""
+    cfg = theirs.cfg
+    if cfg.normalize_activations != "none" or cfg.reshape_activations != "none":
+        raise ValueError(
+            f"{name} normalizes or reshapes its input ({cfg.normalize_activations}, {cfg.reshape_activations}), which "
+            "an aligned.SAE does not. Its scores can still be had: aligned.alignment_score takes SAELens's own object"
+        )
+    kind, k = cfg.architecture(), getattr(cfg, "k", 0)
+    weights = {key: value.detach().float() for key, value in theirs.state_dict().items()}
+    if kind == "topk" and cfg.rescale_acts_by_decoder_norm:  # codes are chosen as if the decoder's rows were unit
+        norm = weights["W_dec"].norm(dim=1)
+        weights |= {
+            "W_enc": weights["W_enc"] * norm,
+            "b_enc": weights["b_enc"] * norm,
+            "W_dec": weights["W_dec"] / norm[:, None],
+        }
+    if kind == "gated":
+        kind, weights = "jumprelu", _gated(weights)
+    if kind not in ("standard", "topk", "jumprelu"):
+        raise ValueError(f"{name} is of the architecture {kind!r}; standard, topk, jumprelu and gated SAEs can be read")
+    hook, model = str(getattr(cfg.metadata, "hook_name", "")), getattr(cfg.metadata, "model_name", None)
+    revision = (getattr(cfg.metadata, "model_from_pretrained_kwargs", None) or {}).get("revision")
+    if model and revision:
+        model = f"{model}@{revision}"
+    return _built(
+        "topk" if kind == "topk" else "relu", float(k), weights, cfg.apply_b_dec_to_input, model, _layer(hook)
+    )
+
+
+def _gated(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The JumpReLU SAE that a gated one is: (x W + b_gate > 0) relu(x W exp(r) + b_mag), the first being the same as
+    x W exp(r) + b_mag > b_mag - b_gate exp(r)."""
+    scale = weights["r_mag"].exp()
+    return {
+        "W_enc": weights["W_enc"] * scale,
+        "b_enc": weights["b_mag"],
+        "W_dec": weights["W_dec"],
+        "b_dec": weights["b_dec"],
+        "threshold": weights["b_mag"] - weights["b_gate"] * scale,
+    }
+
+
+def _from_dictionary_learning(folder: Path) -> SAE:
+    """Its names of weights: `encoder.weight [d_sae, d_in]`, `decoder.weight [d_in, d_sae]`; or as SAELens's."""
+    from pickle import UnpicklingError
+
+    if not (folder / "config.json").exists():
+        raise NotFound(f"{folder} holds no config.json, which says what kind of SAE its ae.pt is")
+    config = _read_json(folder / "config.json").get("trainer", {})
+    try:
+        found = torch.load(folder / "ae.pt", map_location="cpu", weights_only=True)
+        w = {key: value.float() for key, value in found.items()}
+    except (UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
+        raise ValueError(f"{folder / 'ae.pt'} is damaged, or holds more than tensors, and was not read") from error
+    if "encoder.weight" in w:
+        w |= {"W_enc": w["encoder.weight"].T, "W_dec": w["decoder.weight"].T}
+    of_b_dec = next((key for key in ("b_dec", "bias", "decoder_bias", "decoder.bias") if key in w), "b_dec")
+    kind = str(config.get("dict_class", ""))
+    subtracts = kind not in ("AutoEncoderNew", "JumpReluAutoEncoder")
+    try:
+        w["b_dec"] = w[of_b_dec]
+        if kind == "GatedAutoEncoder":
+            w = _gated(w | {"b_mag": w["mag_bias"], "b_gate": w["gate_bias"]})
+        elif kind not in _DICTIONARY_LEARNING:
+            allowed = ", ".join((*_DICTIONARY_LEARNING, "GatedAutoEncoder"))
+            raise ValueError(f"{folder} holds a {kind or 'dictionary of no class'}; those that can be read: {allowed}")
+        else:
+            w["b_enc"] = w.get("b_enc", w.get("encoder.bias"))
+        if kind == "AutoEncoderTopK":
+            w.pop("threshold", None)  # it encodes by k
+        on_residual = str(config.get("submodule_name", "resid_post")).startswith("resid_post")
+        where = config.get("lm_name") or None, config.get("layer") if on_residual else None
+        return _built(_DICTIONARY_LEARNING.get(kind, "relu"), float(w.get("k", 0.0)), w, subtracts, *where)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder / 'ae.pt'} is no {kind}: {error} is not in it") from error
+
+
+# Its classes, and what they are when they encode.
+_DICTIONARY_LEARNING: dict[str, Activation] = {
+    "AutoEncoder": "relu",
+    "AutoEncoderNew": "relu",
+    "JumpReluAutoEncoder": "relu",
+    "AutoEncoderTopK": "topk",
+    "BatchTopKSAE": "batchtopk",
+    "MatryoshkaBatchTopKSAE": "batchtopk",
+}
+
+
+def _built(
+    activation: Activation,
+    sparsity: float,
+    weights: dict[str, Tensor],
+    subtracts_b_dec: bool,
+    model: str | None,
+    layer: int | None,
+) -> SAE:
+    """An SAE with these weights."""
+    d_sae, d_in = weights["W_dec"].shape
+    for name, shape in (("W_enc", (d_in, d_sae)), ("b_enc", (d_sae,)), ("b_dec", (d_in,))):
+        if weights[name].shape != shape:
+            raise ValueError(f"{name} is {tuple(weights[name].shape)}, and with this decoder it is {shape}")
+    if broken := [n for n in ("W_enc", "W_dec", "b_enc", "b_dec") if not weights[n].isfinite().all()]:
+        raise ValueError(f"{', '.join(broken)} of this SAE holds numbers that are not finite")
+    sae = SAE(d_in, d_sae, activation, sparsity, "none")
+    sae.model, sae.layer = model, layer
+    with torch.no_grad():
+        sae.free.copy_(weights["W_enc"].T)
+        sae.W_dec.copy_(weights["W_dec"])
+        sae.b_dec.copy_(weights["b_dec"])
+        # ours subtracts b_dec before it encodes; where theirs does not, the bias takes it back
+        sae.b_enc.copy_(weights["b_enc"] + (0 if subtracts_b_dec else weights["b_dec"] @ weights["W_enc"]))
+        if "threshold" in weights:
+            sae.threshold = weights["threshold"].clamp_min(0)
+    return sae.requires_grad_(False)
+
+
+def _model_metadata(name: str | None) -> dict[str, Any]:
+    """A model as SAELens names it, which loads `model_name` with `model_from_pretrained_kwargs`."""
+    if name is None:
+        return {"model_name": None}
+    of, revision, dtype = named(name)
+    more = {"revision": revision, "dtype": None if dtype == torch.float32 else str(dtype).removeprefix("torch.")}
+    return {"model_name": of, "model_from_pretrained_kwargs": {k: v for k, v in more.items() if v}}
+
+
+def _layer(hook: str) -> int | None:
+    """The layer whose residual stream a hook reads, counted as `hook_resid_post`."""
+    found = re.fullmatch(r"blocks\.(\d+)\.hook_resid_(pre|post)", hook)
+    if found is None:
+        return None
+    layer = int(found[1]) - (found[2] == "pre")
+    return layer if layer >= 0 else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON ({error})") from error
+
+
+def _sae_lens_version() -> str:
+    try:
+        return version("sae-lens")
+    except PackageNotFoundError:
+        return "6.54.12"  # the format's version

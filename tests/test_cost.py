@@ -1,0 +1,43 @@
+"""What a page's SAEs are, and what they cost, as the page on cost has it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from aligned import cost
+from aligned.published import PARTS
+from aligned.rerun import NOTEBOOKS, parameters, preset, rerun
+from aligned.spec import RunSpec
+
+
+def test_a_page_trains_the_saes_that_its_cost_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path / "store"))
+    page = NOTEBOOKS / "dead_features.ipynb"
+    given = preset("smoke", page)
+    rerun(page, tmp_path / "out.ipynb", given)
+    trained = {RunSpec(**json.loads(place.read_text())) for place in (tmp_path / "store").glob("*/spec.json")}
+    assert trained == set(cost.asked(parameters(page) | given))
+
+
+def test_the_pages_ask_for_what_is_published() -> None:
+    pages = [page for page in NOTEBOOKS.glob("*.ipynb") if "use_published" in parameters(page)]
+    assert len(pages) == 8
+    asked = {spec for page in pages for spec in cost.asked(parameters(page))}
+    assert asked == {spec for part in PARTS.values() for spec in part.specs}
+
+
+def test_cost_of_presets_is_that_of_their_steps() -> None:
+    rows = [
+        {"arm": "aligned", "activation": a, "d_in": 128, "d_sae": d, "seconds": d / 2048 * 0.01, "peak_gb": d / 2048}
+        for a in ("relu", "topk", "batchtopk")
+        for d in (2048, 8192)
+    ]
+    record = {"batch": 2048, "rows": rows}
+    whole, pages = cost.presets(record, ["smoke", "scratch"])
+    specs = cost.asked(parameters(NOTEBOOKS / "stability.ipynb"))
+    assert len(specs) == len(set(specs)) == 2 * 3 * 2 * 4
+    assert pages.scratch["stability"] == pytest.approx(sum(s.steps for s in specs) * 0.01 / 3600)
+    assert whole["memory GB"]["scratch"] == 4  # the widest
+    wide = cost.training(record, [RunSpec(d_sae=32768)], 128)
+    assert wide["memory GB"] == pytest.approx(16)  # beyond what was measured
