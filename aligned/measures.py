@@ -123,7 +123,8 @@ def behaviour(together: Together, tokens: int) -> Iterator[Row]:
 
 def stability(together: Together, tokens: int) -> Iterator[Row]:
     """`evals.stability` of two seeds: over `all` features, over those `alive` on the text, and at initialisation
-    (`start`)."""
+    (`start`). Each is given by raw cosines (`pw_mcc_all`) and by mean-centred ones (`pw_mcc_all_centred`); records of
+    before the latter were measured lack them."""
     fires: dict[RunSpec, Bool[Tensor, " d_sae"]] = {}
     for pair in together:
         for run in pair:
@@ -131,11 +132,12 @@ def stability(together: Together, tokens: int) -> Iterator[Row]:
                 x = _read(run.spec, tokens).kept[0]
                 fires[run.spec] = torch.from_numpy(codes(run.sae, x).sum(0) > 0)
         (a, b), (alive_a, alive_b) = (run.sae for run in pair), (fires[run.spec] for run in pair)
-        found = {
-            "all": evals.stability(a, b),
-            "alive": evals.stability(a, b, (alive_a, alive_b)),
-            "start": evals.stability(*(run.spec.start(a.d_in) for run in pair)),
-        }
+        start_a, start_b = (run.spec.start(a.d_in) for run in pair)
+        found = {}
+        for suffix, centre in (("", False), ("_centred", True)):
+            found[f"all{suffix}"] = evals.stability(a, b, centre=centre)
+            found[f"alive{suffix}"] = evals.stability(a, b, (alive_a, alive_b), centre)
+            found[f"start{suffix}"] = evals.stability(start_a, start_b, centre=centre)
         yield {f"{measure}_{of}": value for of, row in found.items() for measure, value in row.items()}
 
 

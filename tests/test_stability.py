@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from aligned.evals.stability import match, max_cosine, over_seeds, stability
+from aligned.evals.stability import centred, match, max_cosine, over_seeds, stability
 from aligned.sae import SAE
 from aligned.spec import RunSpec
 
@@ -80,6 +80,39 @@ def test_at_initialisation_seeds_share_nothing_but_what_chance_gives() -> None:
     found = stability(a, b)
     assert found["shared"] == 0
     assert found["mmcs"] == pytest.approx((2 * math.log(500) / 128) ** 0.5, abs=0.05)  # of random directions
+
+
+def test_centring_takes_a_common_direction_away() -> None:
+    """Unrelated dictionaries whose rows all lean one way look alike by raw cosines, and not by centred ones."""
+    a, b = SAE(64, 200, constraint="none", seed=0), SAE(64, 200, constraint="none", seed=1)
+    plain = stability(a, b, centre=True)
+    with torch.no_grad():
+        for sae in (a, b):
+            for rows_ in (sae.W_dec, sae.free):
+                rows_[:, 0] += 2
+    leaning, less = stability(a, b), stability(a, b, centre=True)
+    assert leaning["pw_mcc"] > 0.8
+    assert leaning["shared"] > 0.05
+    assert less["pw_mcc"] == pytest.approx(plain["pw_mcc"], abs=0.03)
+    assert less["shared"] < 0.01
+
+
+def test_centred_rows_sum_to_zero_and_lengths_do_not_matter() -> None:
+    a = rows(30, 8, 0)
+    lengths = torch.rand(30, 1, generator=torch.Generator().manual_seed(1)) + 0.5
+    plain = torch.nn.functional.normalize(a, dim=1)
+    assert torch.allclose(centred(a), plain - plain.mean(0), atol=1e-6)
+    assert torch.allclose(centred(lengths * a), centred(a), atol=1e-6)
+
+
+def test_each_dictionary_is_centred_by_itself_over_the_features_looked_at() -> None:
+    a, b, order = planted()
+    with torch.no_grad():  # lean the dead half of one dictionary far away: it must not move the mean of the others
+        b.W_dec[:100, 0] += 5
+    alive_a, alive_b = torch.zeros(200, dtype=torch.bool), torch.arange(200) >= 100
+    alive_a[order[100:]] = True
+    assert stability(a, b, (alive_a, alive_b), centre=True)["pw_mcc"] == pytest.approx(1, abs=1e-5)
+    assert stability(a, b, centre=True)["pw_mcc"] < 0.9
 
 
 def test_only_alive_features_are_looked_at() -> None:

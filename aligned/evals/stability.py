@@ -79,14 +79,30 @@ def match(a: Rows, b: Rows, exact: int = EXACT, candidates: int = CANDIDATES) ->
     return Match(of, cosine, most / len(a) - cosine.mean().item())
 
 
+def centred(rows: Rows) -> Rows:
+    """Unit rows less their mean row, `[n, d_in]`.
+
+    Two dictionaries whose rows all lean in one direction have large cosines, whatever else their features are. The
+    cosines of centred rows do not count that direction. (Rows are scaled to norm 1 first, so that centred cosines
+    depend on the lengths of the rows as little as raw ones do.)
+    """
+    rows = _unit(rows)
+    return rows - rows.mean(0)
+
+
 def stability(
-    a: SAE, b: SAE, alive: tuple[Bool[Tensor, " d_sae"], Bool[Tensor, " d_sae"]] | None = None
+    a: SAE,
+    b: SAE,
+    alive: tuple[Bool[Tensor, " d_sae"], Bool[Tensor, " d_sae"]] | None = None,
+    centre: bool = False,
 ) -> dict[str, float]:
     """How much two dictionaries have in common.
 
     Args:
         a, b: two SAEs on the same activations.
         alive: which features of each to look at; all by default.
+        centre: whether the cosines are of `centred` rows: decoder and encoder rows less their mean, of each SAE by
+            itself, over the features looked at.
 
     Returns:
         mmcs: the mean over features of MCS, over both directions.
@@ -110,7 +126,8 @@ def stability(
             raise ValueError(f"alive is {keep.dtype} {tuple(keep.shape)}; a mask, bool [{sae.d_sae}], is needed")
         if not keep.any():
             raise ValueError("one of these SAEs has no alive feature")
-        rows.append((sae.W_dec.detach()[keep], sae.W_enc.detach().T[keep]))
+        both = sae.W_dec.detach()[keep], sae.W_enc.detach().T[keep]
+        rows.append(tuple(map(centred, both)) if centre else both)
     (dec_a, enc_a), (dec_b, enc_b) = rows
     decoder, encoder = match(dec_a, dec_b), match(enc_a, enc_b)
     same = (decoder.of == encoder.of) & (decoder.of >= 0) & (decoder.cosine > AGREE) & (encoder.cosine > AGREE)
