@@ -109,6 +109,16 @@ def load(path: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tens
     return {k: v.to(device) for k, v in tensors.items()}, meta
 
 
+def check_precision(path: Path, meta: Mapping[str, Any], now: str) -> None:
+    """Raise a `ValueError` where a checkpoint's training would go on in another precision (`aligned.precision`)."""
+    before = meta.get("precision", "bf16")  # the only one there was before checkpoints said which
+    if before != now:
+        raise ValueError(
+            f"{path} is a checkpoint in {before}, and training is in {now} here: "
+            f"set ALIGNED_PRECISION={before} to go on with it, or remove it to start over"
+        )
+
+
 def _checksum(tensor: Tensor) -> int:
     return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy())
 

@@ -2,7 +2,8 @@
 
 A GPT-NeoX of Pythia-14M's shape (d_model 128, 6 layers, 4 heads; Biderman et al., arXiv 2304.01373) with a vocabulary
 of its own, trained on the Python sources of the packages that this environment pins. The result is an ordinary Hugging
-Face folder. Hidden matrices are trained by Muon, everything else by AdamW, in bf16 with float32 master weights.
+Face folder. Hidden matrices are trained by Muon, everything else by AdamW; products are in bf16 where the processor has
+units for it (`aligned.precision`), weights in float32.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerF
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from aligned import checkpoint, text
+from aligned.precision import autocast, dtype, precision
 
 EMBEDDED = Path(__file__).parent / "data" / "embedded"
 END_OF_TEXT = "<|endoftext|>"
@@ -97,10 +99,10 @@ def train_tokenizer(docs: Iterator[str], vocabulary: int) -> PreTrainedTokenizer
 def _loss_and_gradient(
     logits: Float[Tensor, "n vocabulary"], target: Int[Tensor, "n 1"]
 ) -> tuple[Tensor, Float[Tensor, "n vocabulary"]]:
-    logits = logits.float()
+    given, logits = logits.dtype, logits.float()
     log_z = logits.logsumexp(1, keepdim=True)
     one_hot = torch.arange(logits.shape[1], device=logits.device) == target
-    return (log_z - logits.gather(1, target)).sum(), ((logits - log_z).exp() - one_hot.float()).bfloat16()
+    return (log_z - logits.gather(1, target)).sum(), ((logits - log_z).exp() - one_hot.float()).to(given)
 
 
 class CrossEntropy(torch.autograd.Function):
@@ -113,7 +115,8 @@ class CrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, h: Float[Tensor, "n d"], unembed: Float[Tensor, "vocabulary d"], target: Int[Tensor, " n"]
     ) -> Tensor:
-        w, rows, total = unembed.bfloat16(), h.bfloat16(), torch.zeros((), device=h.device)
+        p = dtype(h.device)
+        w, rows, total = unembed.to(p), h.to(p), torch.zeros((), device=h.device)
         dh, dw = torch.empty_like(rows), torch.zeros_like(unembed)
         for i in range(0, len(h), 2048):
             chunk = rows[i : i + 2048]
@@ -174,6 +177,7 @@ def train(spec: Pretraining, blocks: Int[Tensor, "n context"], work: Path, save_
         tensors, meta = checkpoint.load(place, device)
         if meta["spec"] != identity:
             raise ValueError(f"{place} belongs to another model: {meta['spec']}; give another --work folder")
+        checkpoint.check_precision(place, meta, precision(device))
         model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         for name, optimizer in optimizers.items():
             checkpoint.restore_optimizer(optimizer, name, tensors)
@@ -188,7 +192,7 @@ def train(spec: Pretraining, blocks: Int[Tensor, "n context"], work: Path, save_
         for name, lr in (("muon", spec.lr_muon), ("adam", spec.lr_adam)):
             optimizers[name].param_groups[0]["lr"] = lr * spec.lr_scale(step)
         x = blocks[_rows(spec, len(blocks), step)].long().to(device)
-        with torch.autocast(device, torch.bfloat16):
+        with autocast(device):
             h = model.gpt_neox(x).last_hidden_state[:, :-1].flatten(0, 1)
         loss = CrossEntropy.apply(h, model.get_output_embeddings().weight, x[:, 1:].flatten())
         loss.backward()
@@ -205,7 +209,8 @@ def train(spec: Pretraining, blocks: Int[Tensor, "n context"], work: Path, save_
             tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
             for name, optimizer in optimizers.items():
                 tensors |= checkpoint.optimizer_tensors(optimizer, name)
-            checkpoint.save(place, tensors, {"spec": identity, "step": step + 1, "seconds": seconds})
+            facts = {"spec": identity, "precision": precision(device), "step": step + 1, "seconds": seconds}
+            checkpoint.save(place, tensors, facts)
             with log.open("a") as file:
                 file.write(f"{step + 1},{mean:.4f},{seconds:.0f}\n")
     return model
@@ -367,6 +372,7 @@ def main(arguments: list[str] | None = None) -> None:
         "epochs": spec.steps * spec.batch / len(blocks),
         "seconds": seconds,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU cores",
+        "precision": precision(),
         "train_packages": list(text.TRAIN_PACKAGES),
         "train_fingerprint": text.fingerprint(docs),
         "versions": {

@@ -12,17 +12,21 @@ from typing import Any
 
 import torch
 
+from aligned.precision import precision
+
 PACKAGES = ("torch", "numba", "transformers", "transformer-lens")  # whose version may change a number
 
 
 def provenance() -> dict[str, Any]:
-    """Commit of the code, whether the code was changed since, versions, device and threads of this process."""
+    """Commit of the code, whether the code was changed since, versions, device, threads and precision of this process.
+    Records without the precision were made in bf16."""
     return {
         "commit": commit(),
         "dirty": bool(_git("status", "--porcelain", "--", ".")),
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}},
         "device": device(),
         "threads": torch.get_num_threads(),
+        "precision": precision(),
     }
 
 

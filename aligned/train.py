@@ -2,8 +2,9 @@
 
 Adam with a linear warm-up and a linear decay over the last fifth; squared error summed over d_in and averaged over the
 batch; for ReLU a sparsity penalty with a warm-up of its own (`aligned.penalty`); decoder rows of norm 1 (the gradient
-along a row is removed, the row is rescaled after the step). One product, x W_enc, is dense and in bf16; weights are
-float32. Nothing here depends on the constraint but the few lines that say so.
+along a row is removed, the row is rescaled after the step). One product, x W_enc, is dense; it is in bf16 where the
+processor has units for that (`aligned.precision`). Weights are float32. Nothing here depends on the constraint but the
+few lines that say so.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from aligned import checkpoint
 from aligned.activations import Activations
 from aligned.alignment import Constraint, Rows, alignment_penalty, alignment_score, dot, projected
 from aligned.penalty import Penalty
+from aligned.precision import dtype, precision
 from aligned.sae import SAE
 from aligned.sparse import Codes, batch_topk, kernels, positive, topk
 from aligned.spec import RunSpec
@@ -67,10 +69,10 @@ class Trainer:
     Args:
         sae: as initialised; it is trained in place.
         spec: how to train it.
-        bf16: dense products in bf16; float32 otherwise.
+        bf16: dense products in bf16, or in float32; by default as `aligned.precision` says.
     """
 
-    def __init__(self, sae: SAE, spec: RunSpec, bf16: bool = True) -> None:
+    def __init__(self, sae: SAE, spec: RunSpec, bf16: bool | None = None) -> None:
         self.sae, self.spec = sae, spec
         self.step = 0
         device = sae.b_dec.device
@@ -80,8 +82,8 @@ class Trainer:
             spec.sparsity if self.is_relu else 0.0, spec.steps, sae.activation == "p_anneal", device
         )  # fmt: skip
         # [e, b_enc, 0 ...], to be multiplied with [x - b_dec, 1, 0 ...]: so the bias costs no pass of its own.
-        dtype = torch.bfloat16 if bf16 else torch.float32
-        self.encoder = torch.zeros(sae.d_sae, sae.d_in + MARGIN, device=device, dtype=dtype)
+        of_products = dtype(device) if bf16 is None else torch.bfloat16 if bf16 else torch.float32
+        self.encoder = torch.zeros(sae.d_sae, sae.d_in + MARGIN, device=device, dtype=of_products)
         self.inputs = self.encoder.new_empty(0)
         self.pre = self.encoder.new_empty(0)  # pre-activations; their memory is used again at each step
         self.unfired = torch.zeros(sae.d_sae, dtype=torch.long, device=device)  # tokens since a feature fired
@@ -284,7 +286,8 @@ def train(
 
     The batch of a step is a function of the seed and the step alone, so a run that is stopped, or killed, and started
     again ends with the same bits. A checkpoint that is damaged, another spec's or of training on other activations is
-    set aside, named in a warning, and training starts over.
+    set aside, named in a warning, and training starts over. One in another precision is work that would be lost: it is
+    refused and kept.
 
     Args:
         spec: what to train.
@@ -299,6 +302,7 @@ def train(
     Raises:
         FloatingPointError: the loss is no longer finite; names the step; the last checkpoint is kept.
         OSError: no room for a checkpoint; the last one is kept.
+        ValueError: the checkpoint was made in another precision; names both.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
@@ -337,7 +341,13 @@ def train(
                 bar.set_postfix_str(f"loss {stats['loss']:.4f}, L0 {stats['l0']:.1f}, FVU {stats['fvu']:.4f}")
         if save:
             saved = time.perf_counter()
-            facts = {**identity, "step": trainer.step, "log": rows, "seconds": before + saved - started}
+            facts = {
+                **identity,
+                "precision": precision(device),
+                "step": trainer.step,
+                "log": rows,
+                "seconds": before + saved - started,
+            }
             checkpoint.save(place, trainer.tensors(), facts)
     checkpoint.write_text(log, "\n".join([",".join(COLUMNS), *rows]) + "\n")
     if bar is not None:
@@ -359,6 +369,7 @@ def _resume(trainer: Trainer, place: Path, identity: dict[str, Any]) -> tuple[li
         place.replace(aside)
         warnings.warn(f"{error}. It is set aside as {aside.name}; training starts over", stacklevel=3)
         return [], 0.0
+    checkpoint.check_precision(place, facts, precision(trainer.sae.b_dec.device))
     trainer.restore(tensors, facts["step"])
     return facts["log"], facts["seconds"]
 

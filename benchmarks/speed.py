@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from aligned.checkpoint import write_json
+from aligned.precision import dtype, precision
 from aligned.provenance import commit, device
 
 BATCH, K, RELU_L0 = 2048, 32, 64
@@ -123,15 +124,15 @@ def dictionary_learning(activation: str, d_in: int, d_sae: int, arm: str, x: Ten
 
 
 def floor(activation: str, d_in: int, d_sae: int, arm: str, x: Tensor) -> Step:
-    """What no step can do without: the product that finds the codes, in bf16, and the selection of the largest, with
-    torch's `topk` or with ours."""
+    """What no step can do without: the product that finds the codes, in the precision of this processor, and the
+    selection of the largest, with torch's `topk` or with ours."""
     from aligned import kernels_cpu, sparse
 
     select = sparse.topk if arm.endswith("our selection") else lambda pre, k: pre.topk(k, sorted=False)
     kernels_cpu.keep_freed_memory()
-    W_enc = torch.randn(d_sae, d_in, device=DEVICE).bfloat16().T
-    pre = torch.empty(BATCH, d_sae, device=DEVICE, dtype=torch.bfloat16)
-    return lambda x: select(torch.mm(x.bfloat16(), W_enc, out=pre), K)
+    W_enc = torch.randn(d_sae, d_in, device=DEVICE, dtype=dtype()).T
+    pre = torch.empty(BATCH, d_sae, device=DEVICE, dtype=dtype())
+    return lambda x: select(torch.mm(x.to(pre.dtype), W_enc, out=pre), K)
 
 
 def roofline(activation: str, d_in: int, d_sae: int, arm: str, x: Tensor) -> Step:
@@ -144,10 +145,10 @@ def roofline(activation: str, d_in: int, d_sae: int, arm: str, x: Tensor) -> Ste
     for weight in weights:
         weight.grad = torch.randn_like(weight)
     optimizer = torch.optim.Adam(weights, fused=True)
-    W_enc, pre = weights[0].detach().bfloat16().T, torch.empty(BATCH, d_sae, device=DEVICE, dtype=torch.bfloat16)
+    W_enc, pre = weights[0].detach().to(dtype()).T, torch.empty(BATCH, d_sae, device=DEVICE, dtype=dtype())
 
     def step(x: Tensor) -> None:
-        torch.mm(x.bfloat16(), W_enc, out=pre)
+        torch.mm(x.to(pre.dtype), W_enc, out=pre)
         optimizer.step()
 
     return step
@@ -247,6 +248,7 @@ def main(arguments: list[str] | None = None) -> None:
         "machine": device(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "precision": precision(),
         "batch": BATCH,
         "k": K,
         "relu_l0": RELU_L0,
@@ -254,7 +256,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows = {}
     if options.out.exists():
         before = json.loads(options.out.read_text())
-        if other := [key for key in facts if before.get(key) != facts[key]]:
+        if other := [key for key in facts if {"precision": "bf16", **before}.get(key) != facts[key]]:
             parser.error(
                 f"{options.out} was measured with another {', '.join(other)}, and rows of two machines are not to be "
                 "compared: name another file with --out, or move that one away"

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from aligned import checkpoint
 from aligned import train as training
 from aligned.alignment import HARD, alignment_score
 from aligned.sae import SAE, keep_topk
@@ -127,6 +128,28 @@ def test_a_checkpoint_on_other_activations_is_set_aside(tmp_path: Path) -> None:
     assert torch.equal(found.W_dec, train(spec(), Synthetic(), tmp_path / "whole")[0].W_dec)
 
 
+@pytest.mark.parametrize(("made", "now"), [("bf16", "float32"), ("float32", "bf16"), (None, "float32")])
+def test_a_checkpoint_in_another_precision_is_refused_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str | None, now: str
+) -> None:
+    monkeypatch.setenv("ALIGNED_PRECISION", made or "bf16")
+    with pytest.raises(FloatingPointError):
+        train(spec(), Synthetic(poison=70), tmp_path, save_every=0)
+    place = tmp_path / "checkpoint.safetensors"
+    if made is None:  # as checkpoints were before they said
+        tensors, facts = checkpoint.load(place)
+        checkpoint.save(place, tensors, {key: value for key, value in facts.items() if key != "precision"})
+    before = place.read_bytes()
+    monkeypatch.setenv("ALIGNED_PRECISION", now)
+    with pytest.raises(ValueError, match=f"in {made or 'bf16'}, and training is in {now} here") as refused:
+        train(spec(), Synthetic(), tmp_path)
+    assert "\n" not in str(refused.value)
+    assert place.read_bytes() == before
+    monkeypatch.setenv("ALIGNED_PRECISION", made or "bf16")
+    resumed, _ = train(spec(), Synthetic(), tmp_path)
+    assert torch.equal(resumed.W_dec, train(spec(), Synthetic(), tmp_path / "whole")[0].W_dec)
+
+
 @pytest.mark.parametrize("activation", ["relu", "p_anneal"])
 def test_a_batch_without_an_active_feature_changes_no_penalty(activation: str) -> None:
     s = spec(activation=activation, sparsity=0.1)
@@ -217,7 +240,7 @@ def test_the_standard_arm_is_dictionary_learnings(
 @pytest.mark.parametrize("constraint", ["none", "projected"])
 @pytest.mark.parametrize(("activation", "sparsity"), [("relu", 0.02), ("topk", 8), ("batchtopk", 8)])
 def test_speed_is_not_paid_for_with_numerics(activation: str, sparsity: float, constraint: str) -> None:
-    """bf16 products, sparse sums and hand-written gradients against plain dense float32, over 200 steps."""
+    """The processor's products, sparse sums and hand-written gradients against plain dense float32, over 200 steps."""
     data = Synthetic(d_in=64, features=256)
     s = spec(activation=activation, sparsity=sparsity, constraint=constraint, d_sae=512, batch=512, tokens=200 * 512)
     sae, same = (SAE(64, 512, s.activation, sparsity, s.constraint) for _ in range(2))
