@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from aligned import evals, runs, text
 from aligned.alignment import alignment_score
-from aligned.evals.attributes import pairs
+from aligned.evals.attributes import Pair, pairs
 from aligned.evals.codes import codes
+from aligned.evals.probing import KS
 from aligned.evals.recovery import recoveries
 from aligned.evals.scores import histogram
 from aligned.evals.scr import ABLATED
@@ -23,8 +24,12 @@ from aligned.evals.stability import max_cosine
 from aligned.held_out import HeldOut, held_out
 from aligned.labels import labelled_windows
 from aligned.runs import Run
+from aligned.sae import SAE
 from aligned.spec import RunSpec
 from aligned.train import SCORES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Row = dict[str, Any]
 Together = Sequence[tuple[Run, ...]]
@@ -165,17 +170,35 @@ def features(together: Together, tokens: int) -> Iterator[Row]:
 def scr(together: Together, windows: int) -> Iterator[Row]:
     """`evals.scr` on every pair of attributes (`evals.attributes`), with an eighth as many windows to choose a probe's
     epoch on, and a quarter as many to test: the columns of its table, and `pair`."""
+
+    def of_pair(sae: SAE, pair: Pair) -> pd.DataFrame:
+        return evals.scr(sae, pair.probes, pair.train, pair.test, [n for n in ABLATED if n <= sae.d_sae])
+
+    return _on_pairs(together, windows, of_pair)
+
+
+def probing(together: Together, windows: int) -> Iterator[Row]:
+    """`evals.probing` on the same windows as `scr`: the columns of its table, `attribute` being the class's name, and
+    `pair`."""
+
+    def of_pair(sae: SAE, pair: Pair) -> pd.DataFrame:
+        found = evals.probing(sae, pair.train, pair.test, [k for k in KS if k <= sae.d_sae])
+        return found.assign(attribute=found.attribute.map(dict(zip("ab", pair.name.split(" / ")))))
+
+    return _on_pairs(together, windows, of_pair)
+
+
+def _on_pairs(together: Together, windows: int, of_pair: Callable[[SAE, Pair], pd.DataFrame]) -> Iterator[Row]:
+    """A table of each SAE on every pair of attributes, below one another. One pair is in memory at a time."""
     import pandas as pd
 
     spec = together[0][0].spec
     lm = runs.language_model(spec.model)
     cut = labelled_windows(text.documents(spec.text, "held_out"), lm.tokenizer)
-    ablated = [n for n in ABLATED if n <= min(run.spec.d_sae for (run,) in together)]
     tables: list[list[pd.DataFrame]] = [[] for _ in together]
     for pair in pairs(lm, spec.layer, cut, train=windows, validation=windows // 8, test=windows // 4):
         for (run,), of_run in zip(together, tables):
-            found = evals.scr(run.sae, pair.probes, pair.train, pair.test, ablated)
-            of_run.append(found.assign(pair=pair.name))
+            of_run.append(of_pair(run.sae, pair).assign(pair=pair.name))
     for of_run in tables:
         yield pd.concat(of_run).to_dict("list")
 
@@ -188,6 +211,7 @@ MEASURES = {
     "stability": Measure(stability, TEXT, every_two),
     "features": Measure(features, TEXT, with_the_next, labelled=True),
     "scr": Measure(scr, CODE, labelled=True, least=32),
+    "probing": Measure(probing, CODE, labelled=True, least=32),
 }
 
 
