@@ -2,7 +2,9 @@
 
 Both answer `batch(seed, step, size)`, and the answer depends on those three alone: a run can be resumed at any step
 with no random state to restore, and seeds differ in the order of the data as well as in their initialisation.
-Activations are multiplied by one scalar so that E|x|^2 = 1; special tokens (BOS, separators) are left out.
+Activations are multiplied by one scalar so that E|x|^2 = 1; special tokens (BOS, separators) are left out. In large
+models a few more tokens, attention sinks among them, have norms so great that they would decide the scalar:
+`without_outliers` leaves those out too.
 """
 
 from __future__ import annotations
@@ -11,10 +13,13 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import warnings
+from collections import Counter
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from filelock import FileLock
@@ -26,8 +31,11 @@ from aligned import checkpoint, text
 from aligned.model import LanguageModel
 
 FORMAT = 1  # of a pool's folder
+_ROWS = 8192  # of a pool that are read at once
 _BLOCKS = 8  # blocks that go through the language model at once
 _DISK_SHARE = 0.8  # of the free disk that a pool may take
+_KEEP_EVERY = 30.0  # seconds of work that a pool in the making may lose
+OUTLIER = 10  # times the median norm: what a pool's facts count as an outlier
 
 
 class Activations(Protocol):
@@ -46,10 +54,16 @@ class Activations(Protocol):
 
 
 class Pool:
-    """Activations in random order in one bf16 file, mapped into memory. Made by `collect`."""
+    """Activations in random order in one bf16 file, mapped into memory. Made by `collect`.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.resolve()
+    Args:
+        folder: of the pool.
+        outliers: rows whose norm exceeds this many times the median norm are left out of batches, scale and mean; 0
+            keeps all.
+    """
+
+    def __init__(self, folder: Path, outliers: float = 0.0) -> None:
+        self.folder, self.outliers = folder.resolve(), outliers
         self.facts = json.loads((folder / "pool.json").read_text())
         self.scale: float = self.facts["scale"]
         self.mean = torch.tensor(self.facts["mean"])
@@ -61,15 +75,35 @@ class Pool:
             str(folder / "activations.bf16"), shared=True, size=self.n * self.d_in, dtype=torch.bfloat16
         )
         self.rows = data.view(self.n, self.d_in)
+        self.kept: Int[Tensor, " n"] | None = None  # which rows; all by default
+        if outliers:
+            norms = self.norms()
+            self.kept = (norms <= outliers * norms.median()).nonzero()[:, 0].int()
+            self.n = len(self.kept)
+            square, total = 0.0, torch.zeros(self.d_in, dtype=torch.float64)
+            for some in self.kept.split(_ROWS):
+                x = self.rows[some].double()
+                square += x.square().sum().item()
+                total += x.sum(0)
+            self.scale, self.mean = (self.n / square) ** 0.5, (total / self.n).float()
         self._permutation = lru_cache(maxsize=4)(self._permute)  # a few, for where threads train side by side
+        self.without_outliers = lru_cache(maxsize=2)(self._without_outliers)  # finding them reads all rows
 
-    def __reduce__(self) -> tuple[type[Pool], tuple[Path]]:
-        return Pool, (self.folder,)  # another process maps the same file
+    def __reduce__(self) -> tuple[type[Pool], tuple[Path, float]]:
+        return Pool, (self.folder, self.outliers)  # another process maps the same file
+
+    def norms(self) -> Float[Tensor, " rows"]:
+        """Of all rows, outliers among them."""
+        return torch.cat([x.float().norm(dim=1) for x in self.rows.split(_ROWS)])
+
+    def _without_outliers(self, times: float) -> Pool:
+        return Pool(self.folder, times)
 
     def batch(self, seed: int, step: int, size: int) -> Float[Tensor, "size d_in"]:
         at = torch.arange(step * size, (step + 1) * size)
         epochs = at // self.n
         where = torch.cat([self._permutation(seed, int(e))[at[epochs == e] % self.n] for e in epochs.unique()])
+        where = where if self.kept is None else self.kept[where]
         return self.rows[where].float() * self.scale
 
     def _permute(self, seed: int, epoch: int) -> Int[Tensor, " n"]:
@@ -84,8 +118,9 @@ class Stream:
     """
 
     def __init__(
-        self, model: LanguageModel, layer: int, blocks: Int[Tensor, "n context"], window: int = 250_000
-    ) -> None:
+        self, model: LanguageModel, layer: int, blocks: Int[Tensor, "n context"], window: int = 250_000,
+        outliers: float = 0.0,
+    ) -> None:  # fmt: skip
         self.model, self.layer, self.blocks, self.d_in = model, layer, blocks, model.d_in
         self.hook, self.model_fingerprint = model.hook(layer), model.fingerprint
         self.text_fingerprint = _fingerprint(blocks)
@@ -93,7 +128,11 @@ class Stream:
         self._per_window = max(1, window // (blocks.shape[1] - 1))  # blocks
         self._held: tuple[tuple[int, int, int], Tensor] | None = None
         first = blocks[: self._per_window]
-        rows = torch.cat([x for x in _residuals(model, layer, first)])
+        rows = torch.cat([x for _, x in _residuals(model, layer, first)])
+        # the first window's median stands for all windows'
+        self.limit = outliers * rows.norm(dim=1).median().item() if outliers else float("inf")
+        rows = rows[rows.norm(dim=1) <= self.limit]
+        self.without_outliers = lru_cache(maxsize=2)(self._without_outliers)
         self.scale, self.mean = scale_of(rows), rows.mean(0)
 
     def batch(self, seed: int, step: int, size: int) -> Float[Tensor, "size d_in"]:
@@ -109,10 +148,18 @@ class Stream:
         if self._held is None or self._held[0] != key:
             order = torch.randperm(len(self.blocks), generator=torch.Generator().manual_seed(_mix(seed, epoch)))
             chosen = self.blocks[order[torch.arange(first, first + self._per_window) % len(self.blocks)]]
-            rows = torch.cat([x.bfloat16() for x in _residuals(self.model, self.layer, chosen)])
+            rows = torch.cat(
+                [x[x.norm(dim=1) <= self.limit].bfloat16() for _, x in _residuals(self.model, self.layer, chosen)]
+            )
             shuffle = torch.randperm(len(rows), generator=torch.Generator().manual_seed(_mix(seed, number) + 1))
             self._held = (key, rows[shuffle])
         return self._held[1]
+
+    def _without_outliers(self, times: float) -> Stream:
+        return Stream(self.model, self.layer, self.blocks, self.window, times)
+
+
+Raw: TypeAlias = Pool | Stream
 
 
 class Centred:
@@ -187,8 +234,6 @@ def collect(
         if folder.exists():
             aside = checkpoint.set_aside(folder, place / "damaged")
             warnings.warn(f"{folder} is not as it was written. It is set aside as {aside} and made again", stacklevel=2)
-        for half in place.glob(f".{folder.name}.*"):  # of a process that was killed
-            shutil.rmtree(half)
         return _collect(model, layer, source, tokens, context, split, folder, name)
 
 
@@ -211,67 +256,143 @@ def _collect(
     )
     keep = ~model.is_special(blocks)
     n = min(tokens, int(keep.sum()))
-    if n * model.d_in * 2 > _DISK_SHARE * shutil.disk_usage(folder.parent).free:
+    half = _half(folder) / "activations.bf16"
+    free = shutil.disk_usage(folder.parent).free + (half.stat().st_size if half.exists() else 0)
+    if n * model.d_in * 2 > _DISK_SHARE * free:
         return Stream(model, layer, blocks)
     return _write_pool(model, layer, blocks, n, folder, name)
+
+
+def _half(folder: Path) -> Path:
+    """Where a pool is made. What a process that was killed has left there, the next one goes on with."""
+    return folder.with_name(f".{folder.name}.half")
 
 
 def _write_pool(
     model: LanguageModel, layer: int, blocks: Int[Tensor, "m context"], n: int, folder: Path, name: dict[str, object]
 ) -> Pool:
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    beside.mkdir(parents=True)
+    beside = _half(folder)
     size = 2 * n * model.d_in
+    facts = {**name, "text_fingerprint": _fingerprint(blocks), "shape": [n, model.d_in]}
     try:
-        with (beside / "activations.bf16").open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size)  # no room is said now, and not by a crash in the middle
-        data = torch.from_file(
-            str(beside / "activations.bf16"), shared=True, size=n * model.d_in, dtype=torch.bfloat16
-        ).view(n, model.d_in)
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
-        at, square, total = 0, 0.0, torch.zeros(model.d_in, dtype=torch.float64)
-        with tqdm(total=n, unit="tok", unit_scale=True, desc=f"activations of {model.name}, layer {layer}") as bar:
-            for x in _residuals(model, layer, blocks):
-                x = x[: n - at]
-                data[order[at : at + len(x)]] = x.bfloat16()
-                square += x.double().square().sum().item()
-                total += x.double().sum(0)
-                at += len(x)
-                bar.update(len(x))
-                if at == n:
-                    break
-        facts = {
-            **name,
-            "text_fingerprint": _fingerprint(blocks),
-            "shape": [n, model.d_in],
+        done = _made_so_far(beside, facts)
+        with (beside / "activations.bf16").open("r+b") as file:
+            _reserve(file.fileno(), size)  # no room is said now, and not by a crash in the middle
+            data = torch.from_file(file.name, shared=True, size=n * model.d_in, dtype=torch.bfloat16).view(n, -1)
+            order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+            at, square, total = done["tokens"], done["square"], torch.tensor(done["total"], dtype=torch.float64)
+            started = kept = time.monotonic()
+            with tqdm(
+                total=n, initial=at, unit="tok", unit_scale=True, desc=f"activations of {model.name}, layer {layer}"
+            ) as bar:
+                for block, x in _residuals(model, layer, blocks, done["blocks"]):
+                    x = x[: n - at]
+                    data[order[at : at + len(x)]] = x.bfloat16()
+                    square += x.double().square().sum().item()
+                    total += x.double().sum(0)
+                    at += len(x)
+                    bar.update(len(x))
+                    if at == n:
+                        break
+                    if time.monotonic() - kept > _KEEP_EVERY:
+                        os.fsync(file.fileno())  # first the activations, then the word that they are there
+                        made = {"tokens": at, "blocks": block, "square": square, "total": total.tolist()}
+                        checkpoint.write_json(beside / "half.json", {"of": facts, **made})
+                        kept = time.monotonic()
+        facts |= {
             "scale": (n / square) ** 0.5,
             "mean": (total / n).tolist(),
+            "tokens_per_second": round((n - done["tokens"]) / (time.monotonic() - started)),
+            **_counts(model, blocks, data, order),
         }
         checkpoint.write_json(beside / "pool.json", facts)
+        (beside / "half.json").unlink(missing_ok=True)
         if not folder.exists():
             beside.rename(folder)
+    except FloatingPointError:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
     except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
         raise OSError(
             error.errno,
             f"no room for {size / 1e9:.2f} GB of activations in {folder.parent} ({error.strerror}); make room, choose "
             "another place with ALIGNED_STORE, or train on fewer tokens",
         ) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return Pool(folder)
 
 
-def _residuals(model: LanguageModel, layer: int, blocks: Int[Tensor, "m context"]):  # type: ignore[no-untyped-def]
-    """Residuals of the tokens that are not special, `[tokens, d_in]` on the CPU, a few blocks at a time."""
-    for number, tokens in enumerate(blocks.split(_BLOCKS)):
+def _made_so_far(beside: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """What stands in a half-made pool of these facts: tokens, blocks read, and the running sums. Of another one, or of
+    none, nothing does, and it is begun."""
+    try:
+        done = json.loads((beside / "half.json").read_text())
+        n, d_in = facts["shape"]
+        if done["of"] == facts and (beside / "activations.bf16").stat().st_size == 2 * n * d_in:
+            return done
+    except (OSError, ValueError, KeyError):
+        pass
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    (beside / "activations.bf16").touch()
+    return {"tokens": 0, "blocks": 0, "square": 0.0, "total": [0.0] * facts["shape"][1]}
+
+
+def _reserve(file: int, size: int) -> None:
+    """Room on the disk; where the system can't promise it (macOS), only the file's length."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+    else:
+        os.ftruncate(file, size)
+
+
+def _counts(
+    model: LanguageModel,
+    blocks: Int[Tensor, "m context"],
+    rows: Float[Tensor, "n d_in"],
+    order: Int[Tensor, " n"],
+) -> dict[str, Any]:
+    """What a pool's text holds besides ordinary tokens: the special ones, which are left out of it, and the outliers,
+    which are in it: how many, at which place after BOS (attention sinks stand at the first), and which tokens."""
+    norms = torch.cat([x.float().norm(dim=1) for x in rows.split(_ROWS)])[order]  # as in the text
+    keep = ~model.is_special(blocks)
+    places = keep.nonzero()[: len(norms)]
+    last = int(places[-1, 0])
+    read = blocks[: last + 1]
+    median = norms.median()
+    found = places[norms > OUTLIER * median]
+    tokens = Counter(model.tokenizer.decode([t]) for t in blocks[found[:, 0], found[:, 1]].tolist())
+    return {
+        "left_out": {"bos": len(read), "separators": int((~keep[: last + 1, 1:]).sum())},
+        "outliers": {
+            "times_median": OUTLIER,
+            "tokens": len(found),
+            "first_in_block": int((found[:, 1] == 1).sum()),
+            "median_norm": median.item(),
+            "greatest_norm": norms.max().item(),
+            "share_of_square": (
+                norms[norms > OUTLIER * median].double().square().sum() / norms.double().square().sum()
+            ).item(),
+            "commonest": dict(tokens.most_common(10)),
+        },
+    }
+
+
+def _residuals(
+    model: LanguageModel, layer: int, blocks: Int[Tensor, "m context"], start: int = 0
+) -> Iterator[tuple[int, Float[Tensor, "tokens d_in"]]]:
+    """Residuals of the tokens that are not special, on the CPU, a few blocks at a time from block `start` on; with
+    each, the number of the block that comes next."""
+    for first in range(start, len(blocks), _BLOCKS):
+        tokens = blocks[first : first + _BLOCKS]
         keep: Bool[Tensor, "b context"] = ~model.is_special(tokens)
         x = model.residual(tokens, layer).cpu()[keep]
         if not x.isfinite().all():
             raise FloatingPointError(
                 f"{model.name} gives activations that are not finite at layer {layer}, "
-                f"in blocks {number * _BLOCKS} to {number * _BLOCKS + len(tokens) - 1}"
+                f"in blocks {first} to {first + len(tokens) - 1}"
             )
-        yield x
+        yield first + len(tokens), x
 
 
 def _fingerprint(blocks: Int[Tensor, "m context"]) -> str:

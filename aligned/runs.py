@@ -32,7 +32,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from aligned import checkpoint, text
-from aligned.activations import Activations, Centred, collect, store
+from aligned.activations import Centred, Raw, collect, store
 from aligned.alignment import alignment_score
 from aligned.formats import load_saelens, save_saelens
 from aligned.model import LanguageModel
@@ -113,7 +113,7 @@ def run(
     spec: RunSpec,
     progress: Callable[[int], object] | None = None,
     wait: bool = True,
-    pool: Activations | None = None,
+    pool: Raw | None = None,
 ) -> Run:
     """The run of a spec: from the store, or trained now (and resumed, if it was interrupted).
 
@@ -241,17 +241,18 @@ def held_out_blocks(model: str, source: str, context: int, tokens: int) -> Int[T
 
 
 @lru_cache(maxsize=1)
-def activations(model: str, layer: int, source: str, tokens: int, context: int) -> Activations:
+def activations(model: str, layer: int, source: str, tokens: int, context: int) -> Raw:
     return collect(language_model(model), layer, source, tokens, context)
 
 
 def pool_of(spec: RunSpec) -> tuple[str, int, str, int, int]:
     """What decides the activations that a run is trained on: `activations(*pool_of(spec))`."""
-    return spec.model, spec.layer, spec.text, spec.tokens, spec.context
+    return spec.model, spec.layer, spec.text, spec.distinct or spec.tokens, spec.context
 
 
-def _train(spec: RunSpec, pool: Activations, progress: Callable[[int], object] | None) -> Run:
-    pool = Centred(pool) if spec.center else pool
+def _train(spec: RunSpec, raw: Raw, progress: Callable[[int], object] | None) -> Run:
+    raw = raw.without_outliers(spec.outliers) if spec.outliers else raw
+    pool = Centred(raw) if spec.center else raw
     work, folder = store() / "training" / spec.name, _folder(spec)
     if not _whole(work):
         work.mkdir(parents=True, exist_ok=True)

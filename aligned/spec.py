@@ -14,6 +14,8 @@ from aligned import text
 from aligned.alignment import Constraint
 from aligned.sae import SAE, Activation, Init, check_architecture
 
+_LATER = ("outliers", "distinct")  # fields that came when there were runs; a new one belongs here
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -38,6 +40,10 @@ class RunSpec:
             mean is large (arXiv 2605.31518). The same in every arm.
         text: source of the training text, as `aligned.text.documents` takes it.
         context: tokens in a block, BOS included.
+        outliers: tokens whose activation's norm exceeds this many times the median norm are left out of training, of
+            the scale and of the mean; 0 keeps all. The paper's stack has 10.
+        distinct: different tokens that training goes over, again and again if `tokens` are more; 0 for as many as
+            `tokens`.
 
     Raises:
         TypeError, ValueError: a field of the wrong type or value; the message names it and what is allowed.
@@ -59,6 +65,8 @@ class RunSpec:
     center: bool = False
     text: str = text.INSTALLED
     context: int = 256
+    outliers: float = 0.0
+    distinct: int = 0
 
     def __post_init__(self) -> None:
         hints = get_type_hints(RunSpec)
@@ -73,13 +81,19 @@ class RunSpec:
             elif not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
                 raise TypeError(f"{field.name} is {value!r}; it is of type {kind.__name__}")
         check_architecture(1, self.d_sae, self.activation, self.sparsity, self.constraint, self.init)
-        for name, least in (("layer", 0), ("seed", 0), ("batch", 1), ("soft", 0), ("auxk", 0), ("context", 2)):
+        for name, least in (
+            ("layer", 0), ("seed", 0), ("batch", 1), ("soft", 0), ("auxk", 0), ("context", 2), ("distinct", 0),
+        ):  # fmt: skip
             if not least <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}; it is {least} or more")
         if self.auxk and (self.constraint != "none" or self.activation not in ("topk", "batchtopk")):
             raise ValueError(
                 f"auxk is {self.auxk} with {self.activation} and {self.constraint}; it goes with topk or batchtopk and "
                 "the constraint none, and is 0 for all others"
+            )
+        if self.outliers and not 1 < self.outliers < float("inf"):
+            raise ValueError(
+                f"outliers is {self.outliers}; it is more than 1 (times the median norm), or 0 to keep all"
             )
         if not 0 < self.lr < 1:
             raise ValueError(f"lr is {self.lr}; it lies between 0 and 1")
@@ -94,14 +108,13 @@ class RunSpec:
         """The SAE as training finds it: what stability at initialisation is measured on."""
         return SAE(d_in, self.d_sae, self.activation, self.sparsity, self.constraint, self.init, self.seed)
 
-    def to_json(self) -> str:
-        """The canonical form: keys in order, one line."""
-        return json.dumps(asdict(self), sort_keys=True)
-
     @property
     def hash(self) -> str:
-        """12 digits of the SHA-256 of the canonical form."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+        """12 digits of the SHA-256 of what the fields hold, as JSON. A field of `_LATER` counts only where it differs
+        from its default, so that it changes no older run's name."""
+        later = {name: RunSpec.__dataclass_fields__[name].default for name in _LATER}
+        counted = {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
+        return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def name(self) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ from filelock import Timeout
 from tqdm import tqdm
 
 from aligned import runs
-from aligned.activations import Activations, Pool, store
+from aligned.activations import Pool, Raw, store
 from aligned.runs import Run
 from aligned.spec import RunSpec
 from aligned.train import Trainer
@@ -51,7 +51,8 @@ def sweep(specs: Sequence[RunSpec], engine: Engine | None = None, workers: int |
         engine: who does it: this process (None), or joblib's `loky` (processes here), `dask` or `ray` (the cluster that
             this process is connected to, or that `DASK_SCHEDULER_ADDRESS` or `RAY_ADDRESS` names; its machines must see
             the store at the same place). `ALIGNED_ENGINE` stands in for None.
-        workers: how many runs at a time; at most, and by default, one for each core of the engine.
+        workers: how many runs at a time; at most, and by default, one for each core of the engine. Each has one thread;
+            where loky has fewer workers than cores, each has its share of them.
 
     Raises:
         SweepError: some runs failed, after all others were finished.
@@ -139,7 +140,7 @@ def _check(model: str, layer: int, source: str, context: int) -> None:
     runs.held_out_blocks(model, source, context, context)
 
 
-def _here(missing: list[RunSpec], pool: Activations) -> dict[RunSpec, str]:
+def _here(missing: list[RunSpec], pool: Raw) -> dict[RunSpec, str]:
     failures: dict[RunSpec, str] = {}
     elsewhere: list[RunSpec] = []
     with tqdm(total=sum(s.tokens for s in missing), unit="tok", unit_scale=True, desc="training") as bar:
@@ -155,11 +156,12 @@ def _here(missing: list[RunSpec], pool: Activations) -> dict[RunSpec, str]:
     return failures
 
 
-def _spread(missing: list[RunSpec], pool: Activations, engine: Engine, workers: int | None) -> dict[RunSpec, str]:
-    from joblib import Parallel, delayed
+def _spread(missing: list[RunSpec], pool: Raw, engine: Engine, workers: int | None) -> dict[RunSpec, str]:
+    from joblib import Parallel, delayed, effective_n_jobs
 
     failures: dict[RunSpec, str] = {}
-    place = str(store().resolve())
+    place, n = str(store().resolve()), _workers(engine, workers)
+    threads = max(1, effective_n_jobs(-1) // n) if engine == "loky" else 1
     shared = pool if isinstance(pool, Pool) else None  # a stream is each worker's own
 
     def left() -> list[RunSpec]:
@@ -175,7 +177,7 @@ def _spread(missing: list[RunSpec], pool: Activations, engine: Engine, workers: 
             before, nodes = len(missing) - len(left()), _nodes() if engine == "ray" else 0
             try:
                 done = Counting(n_jobs=_workers(engine, workers), batch_size=1)(
-                    delayed(_task)(spec, place, shared) for spec in left()
+                    delayed(_task)(spec, place, shared, threads) for spec in left()
                 )
             except Exception as error:  # a worker died; the checkpoints of its runs are in the store
                 why = f"a worker died in each of {DEATHS} rounds, in the last with {error!r}"
@@ -201,13 +203,29 @@ def _settle(nodes: int) -> None:
         time.sleep(0.5)
 
 
-def _task(spec: RunSpec, place: str, pool: Pool | None) -> tuple[RunSpec, str | None]:
+def _task(spec: RunSpec, place: str, pool: Pool | None, threads: int) -> tuple[RunSpec, str | None]:
     os.environ["ALIGNED_STORE"] = place
     try:
-        runs.run(spec, lambda _: None, pool=pool)
+        with _threads(threads):
+            runs.run(spec, lambda _: None, pool=pool)
     except Exception as error:
         return spec, f"{type(error).__name__}: {error}"
     return spec, None
+
+
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    """torch and Numba with at most `n` threads; afterwards with what they had: a sole worker is this very process."""
+    import numba
+
+    before = torch.get_num_threads(), numba.get_num_threads()
+    torch.set_num_threads(n)
+    numba.set_num_threads(min(n, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        numba.set_num_threads(before[1])
 
 
 def _plan(specs: Sequence[RunSpec], missing: list[RunSpec], pace: float) -> str:

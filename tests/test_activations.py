@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,138 @@ def test_a_text_that_was_changed_has_another_pool(model: LanguageModel, tmp_path
         side = text._side(file.read_text())
         pools.append(collect(model, 2, str(file), 500, 128, side, tmp_path / "pools"))
     assert pools[0].folder != pools[1].folder  # type: ignore[union-attr]
+
+
+def killed_after(calls: int, model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the language model be read so many times, and then stop as a process that is killed does: with no clean-up
+    that an error would allow."""
+    left, real = iter(range(calls)), type(model).residual
+
+    def residual(tokens: torch.Tensor, layer: int) -> torch.Tensor:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return real(model, tokens, layer)
+
+    monkeypatch.setattr(model, "residual", residual)
+
+
+def test_a_pool_that_was_stopped_goes_on_where_it_was(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = collect(model, 2, text.INSTALLED, 5000, 128, "held_out", tmp_path / "whole")
+    monkeypatch.setattr(activations, "_KEEP_EVERY", 0.0)
+    killed_after(3, model, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        collect(model, 2, text.INSTALLED, 5000, 128, "held_out", tmp_path)
+    (half,) = tmp_path.glob(".*.half")
+    kept = json.loads((half / "half.json").read_text())
+    assert kept["blocks"] == 24
+    killed_after(2, model, monkeypatch)  # 5000 tokens are 40 blocks, of which 24 are not read again
+    made = collect(model, 2, text.INSTALLED, 5000, 128, "held_out", tmp_path)
+    assert isinstance(made, Pool)
+    assert isinstance(whole, Pool)
+    assert torch.equal(made.rows, whole.rows)
+    assert {k: v for k, v in made.facts.items() if k != "tokens_per_second"} == {
+        k: v for k, v in whole.facts.items() if k != "tokens_per_second"
+    }
+    assert {p.name for p in made.folder.iterdir()} == {"activations.bf16", "pool.json"}
+    assert not half.exists()
+
+
+@pytest.mark.parametrize("damage", ["another", "cut", "not JSON"])
+def test_a_half_that_will_not_do_is_begun_again(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    whole = collect(model, 2, text.INSTALLED, 5000, 128, "held_out", tmp_path / "whole")
+    monkeypatch.setattr(activations, "_KEEP_EVERY", 0.0)
+    with monkeypatch.context() as patched:
+        killed_after(3, model, patched)
+        with pytest.raises(KeyboardInterrupt):
+            collect(model, 2, text.INSTALLED, 5000, 128, "held_out", tmp_path)
+    (half,) = tmp_path.glob(".*.half")
+    if damage == "another":
+        kept = json.loads((half / "half.json").read_text())
+        kept["of"]["text_fingerprint"] = "of another text"
+        (half / "half.json").write_text(json.dumps(kept))
+    elif damage == "cut":
+        os.truncate(half / "activations.bf16", 1000)
+    else:
+        (half / "half.json").write_text("{")
+    made = collect(model, 2, text.INSTALLED, 5000, 128, "held_out", tmp_path)
+    assert torch.equal(made.rows, whole.rows)  # type: ignore[union-attr]
+
+
+def test_a_system_that_cannot_promise_room_makes_the_same_pool(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = collect(model, 2, text.INSTALLED, 500, 128, "held_out", tmp_path / "a")
+    monkeypatch.delattr(os, "posix_fallocate")
+    assert torch.equal(collect(model, 2, text.INSTALLED, 500, 128, "held_out", tmp_path / "b").rows, made.rows)  # type: ignore[union-attr]
+
+
+@pytest.fixture(scope="module")
+def with_sinks(model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    """A pool in which the first token after BOS of each block is 50 times as long."""
+    real = model.residual
+
+    def residual(tokens: torch.Tensor, layer: int) -> torch.Tensor:
+        x = real(tokens, layer)
+        x[:, 1] *= 50
+        return x
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(model, "residual", residual)
+        made = collect(model, 3, text.INSTALLED, 5000, 128, "held_out", tmp_path_factory.mktemp("pools"))
+    assert isinstance(made, Pool)
+    return made
+
+
+def test_outliers_are_counted(model: LanguageModel, with_sinks: Pool, pool: Pool) -> None:
+    blocks = text.token_blocks(text.documents(text.INSTALLED, "held_out"), model.tokenizer, 128, blocks=40)
+    keep = ~model.is_special(blocks)
+    sinks = int(keep[:, 1].sum())
+    assert with_sinks.facts["outliers"]["tokens"] == with_sinks.facts["outliers"]["first_in_block"] == sinks
+    assert sum(with_sinks.facts["outliers"]["commonest"].values()) <= sinks
+    words = {model.tokenizer.decode([t]) for t in blocks[:, 1].tolist()}
+    assert set(with_sinks.facts["outliers"]["commonest"]) <= words
+    assert with_sinks.facts["outliers"]["share_of_square"] > 0.9
+    assert with_sinks.facts["left_out"] == {"bos": 40, "separators": int((~keep[:, 1:]).sum())}
+    assert pool.facts["outliers"]["tokens"] == int((pool.norms() > 10 * pool.norms().median()).sum())
+
+
+def test_without_outliers_scale_mean_and_batches_know_none(with_sinks: Pool) -> None:
+    norms = with_sinks.norms()
+    ordinary = with_sinks.rows[norms <= 10 * norms.median()].float()
+    without = with_sinks.without_outliers(10)
+    assert without.n == len(ordinary) == 5000 - with_sinks.facts["outliers"]["tokens"]
+    assert torch.allclose(without.mean, ordinary.mean(0), atol=1e-4)
+    assert without.scale == pytest.approx(activations.scale_of(ordinary), rel=1e-5)
+    epoch = without.batch(0, 0, without.n) / without.scale
+    key = torch.randn(128, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose((epoch @ key).sort().values, (ordinary @ key).sort().values, atol=1e-2)
+    again = pickle.loads(pickle.dumps(without))
+    assert torch.equal(again.batch(1, 2, 100), without.batch(1, 2, 100))
+    assert with_sinks.without_outliers(10) is without  # rows are read once
+    x = torch.cat([Centred(without).batch(0, step, 500) for step in range(9)])
+    assert x.mean(0).abs().max() < 0.02
+    assert x.square().sum(1).mean().item() == pytest.approx(1, abs=0.02)
+
+
+def test_a_stream_without_outliers(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = model.residual
+
+    def residual(tokens: torch.Tensor, layer: int) -> torch.Tensor:
+        x = real(tokens, layer)
+        x[:, 1] *= 50
+        return x
+
+    monkeypatch.setattr(model, "residual", residual)
+    blocks = text.token_blocks(text.documents(text.INSTALLED, "held_out"), model.tokenizer, 128, blocks=40)
+    stream = Stream(model, 3, blocks, window=1000)
+    without = stream.without_outliers(10)
+    assert without.scale > 3 * stream.scale
+    norms = [torch.cat([s.batch(0, i, 100) for i in range(9)]).norm(dim=1) / s.scale for s in (stream, without)]
+    assert norms[0].max() > without.limit >= norms[1].max()
 
 
 def test_a_stream_takes_the_pools_place_where_the_disk_is_full(

@@ -11,6 +11,7 @@ import torch
 
 import aligned
 from aligned import runs
+from aligned.activations import Pool
 from aligned.runs import Run
 from aligned.spec import RunSpec, grid
 from tests.conftest import SMALL
@@ -87,6 +88,25 @@ def test_grid_varies_the_last_name_fastest() -> None:
     assert grid(SMALL, seed=np.arange(2)) == grid(SMALL, seed=[0, 1])
 
 
+def test_a_field_that_came_later_changes_no_older_runs_name() -> None:
+    assert RunSpec().hash == "110bf09d476c"
+    assert dataclasses.replace(RunSpec(), outliers=0, distinct=0).hash == "110bf09d476c"
+    others = {dataclasses.replace(RunSpec(), **change).hash for change in ({"outliers": 10}, {"distinct": 1000})}
+    assert len({*others, RunSpec().hash}) == 3
+    old = {k: v for k, v in dataclasses.asdict(RunSpec(seed=3)).items() if k not in ("outliers", "distinct")}
+    assert RunSpec(**old) == RunSpec(seed=3)
+
+
+def test_training_goes_over_distinct_tokens_again_and_leaves_outliers_out(place: Path) -> None:
+    spec = dataclasses.replace(SMALL, distinct=1024, outliers=1.2)
+    run = aligned.run(spec)
+    raw = runs.activations(*runs.pool_of(spec))
+    assert isinstance(raw, Pool)
+    assert raw.rows.shape[0] == 1024
+    assert raw.without_outliers(1.2).n < 1024
+    assert run.provenance["activation_scale"] == raw.without_outliers(1.2).scale
+
+
 def test_equal_specs_have_equal_names_and_others_do_not() -> None:
     assert RunSpec(sparsity=32).hash == RunSpec(sparsity=32.0).hash
     names = {s.name for s in grid(SMALL, seed=[0, 1], lr=[1e-3, 1e-4], constraint=["none", "tied"])}
@@ -107,6 +127,8 @@ def test_equal_specs_have_equal_names_and_others_do_not() -> None:
         ("lr", 0.0, ValueError, "lr is 0.0"),
         ("soft", float("nan"), ValueError, "soft is nan; it is 0 or more"),
         ("auxk", 0.1, ValueError, "auxk is 0.1 with topk and projected"),
+        ("outliers", 0.5, ValueError, "more than 1"),
+        ("distinct", -1, ValueError, "distinct is -1"),
         ("center", 1, TypeError, "center is 1; it is of type bool"),
         ("model", 3, TypeError, "of type str"),
     ],
