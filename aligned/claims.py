@@ -1,7 +1,9 @@
-"""A claim, its test, its verdict. The rules stand here, and stood here before the numbers were seen.
+"""A claim, its test, its verdict. The rules were revised on 2026-11-25, after their errors had been simulated.
 
 Arms are compared at equal L0, never at equal lambda or k: for each seed the metric of each arm is interpolated,
 linearly in log L0, onto one grid over the range of L0 that all arms and seeds cover.
+
+Each claim names the smallest effect of interest; what becomes of several cases, `aligned.rules` says.
 """
 
 from __future__ import annotations
@@ -9,104 +11,159 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Literal, ParamSpec
+from typing import TYPE_CHECKING, ParamSpec
 
 import numpy as np
+from jaxtyping import Float
 
-from aligned.intervals import Interval, interval
+from aligned.intervals import LEVEL, Interval, interval, interval_of_pairs, interval_of_shares, normal_quantile
+from aligned.low_mode import low_mode
+from aligned.rules import AtMost, Case, Finding, Gain, Least, Loss, NoLoss, Test, decide
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Verdict = Literal["holds", "holds in part", "does not hold", "not testable here"]
 P = ParamSpec("P")
 GRID = 9  # values of L0, evenly spaced in log L0
 SEEDS = 3  # that a rule asks for
 NEAR_ZERO = 0.01  # share of dead features that counts as none
 ARM = ["activation", "d_sae", "init", "constraint", "sparsity"]  # what tells the SAEs of a page apart, but for seeds
 
+RECOVERED = Least(
+    0.005,
+    "CE recovered",
+    "half a percent of all the cross-entropy that the layer's activations save the model; for less, nobody would "
+    "choose another SAE",
+)
+ALIVE = Least(
+    0.01, "the share of alive features", "one feature in a hundred: as many as C4 still counts as nearly none dead"
+)
+DEAD = Least(NEAR_ZERO, "the share of dead features", "one feature in a hundred: what this book takes 'near zero' for")
+LOW_MODE = Least(
+    0.01,
+    "the share of features in a low mode",
+    "one feature in a hundred: with fewer, the second mode would hardly matter to who uses the dictionary",
+)
+STABILITY = Least(
+    0.02,
+    "PW-MCC",
+    "as much as if one feature in fifty went from no counterpart in the other dictionary to an exact one",
+)
+SCR = Least(0.02, "SCR", "one fiftieth of the bias that a perfect score takes away")
+COST = Least(0.03, "the time of a step", "a measured cost is never exactly 0, and 3 % of a day are 43 minutes")
+
+
+@dataclass(frozen=True)
+class _Differences:
+    """Two arms on a common grid of L0, for each seed, or each pair of seeds, that has both.
+
+    Attributes:
+        units: the seeds or pairs.
+        l0: the grid.
+        values: of the first arm and of the second.
+    """
+
+    units: list[tuple[int, ...]]
+    l0: Float[np.ndarray, " grid"]
+    values: Float[np.ndarray, "2 units grid"]
+
+    @property
+    def difference(self) -> Float[np.ndarray, "units grid"]:
+        return self.values[1] - self.values[0]
+
+
+def _differences(records: pd.DataFrame, metric: str, arms: tuple[str, str]) -> _Differences:
+    points: dict[tuple[str, tuple[int, ...]], list[tuple[float, float]]] = {}
+    seeds = [records[name] for name in _seed_columns(records)]
+    for arm, l0, value, *of_seeds in zip(records.constraint, records.l0, records[metric], *seeds):
+        if arm in arms:
+            points.setdefault((arm, tuple(of_seeds)), []).append((l0, value))
+    for (arm, unit), of in points.items():
+        if len(of) < 2:
+            named = f"seed {unit[0]}" if len(unit) == 1 else f"seeds {' and '.join(map(str, unit))}"
+            raise ValueError(f"{arm}, {named}: comparing at equal L0 needs at least 2 sparsities, and there is 1")
+    units = sorted(unit for arm, unit in points if arm == arms[0] and (arms[1], unit) in points)
+    if not units:
+        raise ValueError(f"no seed has both arms, {arms[0]} and {arms[1]}")
+    curves = {key: np.array(sorted(of)).T for key, of in points.items()}
+    spans = {arm: _span([curve[0] for (of, _), curve in curves.items() if of == arm]) for arm in arms}
+    low, high = max(span[0] for span in spans.values()), min(span[1] for span in spans.values())
+    if low >= high:
+        raise ValueError(_apart(spans))
+    at = np.linspace(np.log(low), np.log(high), GRID)
+    values = [[np.interp(at, np.log(curves[arm, unit][0]), curves[arm, unit][1]) for unit in units] for arm in arms]
+    return _Differences(units, np.exp(at), np.array(values))
+
+
+def _seed_columns(rows: pd.DataFrame) -> list[str]:
+    """Those that say to which seed, or pair of seeds, a row belongs."""
+    return [name for name in ("seed", "other_seed") if name in rows]
+
+
+def _span(l0s: list[Float[np.ndarray, " sparsities"]]) -> tuple[float, float]:
+    """What all curves of an arm cover."""
+    return max(float(l0[0]) for l0 in l0s), min(float(l0[-1]) for l0 in l0s)
+
+
+def _apart(spans: dict[str, tuple[float, float]]) -> str:
+    """Why arms can't be compared, and what to do."""
+    for arm, (low, high) in spans.items():
+        if low >= high:
+            return (
+                f"the seeds of {arm} do not overlap in L0 (the last starts at {low:.1f}, the first ends at {high:.1f}):"
+                " add sparsities"
+            )
+    (under, (a, b)), (over, (c, d)) = sorted(spans.items(), key=lambda item: item[1])
+    return (
+        f"{under} (L0 {a:.1f} to {b:.1f}) and {over} (L0 {c:.1f} to {d:.1f}) do not overlap in L0: add SAEs of {under} "
+        f"with a smaller lambda (or a larger k), or SAEs of {over} with a larger lambda (or a smaller k)"
+    )
+
+
+def _over_seeds(units: Sequence[tuple[int, ...]], values: Float[np.ndarray, " units"], level: float) -> Interval:
+    """The interval over seeds of one value a seed, or one a pair of seeds."""
+    if len({seed for unit in units for seed in unit}) < SEEDS:
+        raise ValueError(f"there are {len({s for u in units for s in u})} seeds, and the rule needs at least {SEEDS}")
+    return interval(values, level) if len(units[0]) == 1 else interval_of_pairs(values, np.array(units), level)
+
 
 def at_equal_l0(records: pd.DataFrame, metric: str, arms: tuple[str, str]) -> pd.DataFrame:
     """The metric of two arms on a common grid of L0.
 
     Args:
-        records: rows with `constraint`, `seed`, `l0` and the metric; several sparsities for each arm and seed.
+        records: rows with `constraint`, `seed`, `l0` and the metric, and `other_seed` where they are of pairs; several
+            sparsities for each arm and seed.
         metric: a column.
         arms: two values of `constraint`.
 
     Returns:
-        Rows of `seed`, `l0`, one column an arm, and `difference`: second arm minus first.
+        Rows of `seed` (and `other_seed`), `l0`, one column an arm, and `difference`: second arm minus first.
 
     Raises:
         ValueError: arms that do not overlap in L0, or with fewer than two sparsities.
     """
     import pandas as pd
 
-    curves = {}
-    for (arm, seed), rows in records[records.constraint.isin(arms)].groupby(["constraint", "seed"]):
-        rows = rows.sort_values("l0")
-        if len(rows) < 2:
-            raise ValueError(f"{arm}, seed {seed}: comparing at equal L0 needs at least 2 sparsities, and there is 1")
-        curves[arm, seed] = np.log(rows.l0.to_numpy()), rows[metric].to_numpy()
-    seeds = sorted({seed for arm, seed in curves if all((a, seed) in curves for a in arms)})
-    if not seeds:
-        raise ValueError(f"no seed has both arms, {arms[0]} and {arms[1]}")
-    low = max(x[0] for x, _ in curves.values())
-    high = min(x[-1] for x, _ in curves.values())
-    if low >= high:
-        raise ValueError(
-            f"{arms[0]} and {arms[1]} do not overlap in L0 (all reach down to {np.exp(low):.1f}, and up to "
-            f"{np.exp(high):.1f}): choose sparsities closer together"
-        )
-    at = np.linspace(low, high, GRID)
-    return pd.concat(
-        [
-            pd.DataFrame({"seed": seed, "l0": np.exp(at), **{a: np.interp(at, *curves[a, seed]) for a in arms}})
-            for seed in seeds
-        ]
-    ).assign(difference=lambda table: table[arms[1]] - table[arms[0]])
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What became of a claim: the verdict, the effect it rests on, and what stands in the way where there is none."""
-
-    verdict: Verdict
-    effect: Interval | None = None
-    at_l0: tuple[tuple[float, Interval], ...] = ()  # the same at each value of L0, from the least on
-    parts: tuple[tuple[str, Interval], ...] = ()  # the same in each case that the claim speaks of
-    reason: str = ""
-
-    def __str__(self) -> str:
-        """In Markdown, without a full stop."""
-        if self.reason:
-            return f"**{self.verdict}** ({self.reason})"
-        return f"**{self.verdict}**: " + "; ".join(f"{name} {effect}".strip() for name, effect in self.numbers)
-
-    @property
-    def numbers(self) -> tuple[tuple[str, Interval], ...]:
-        """What stands beside the verdict: the effect that the rule looked at, and each case's own."""
-        if self.effect is None or self.effect in [effect for _, effect in self.parts]:
-            return self.parts
-        return (("in all" if self.parts else "", self.effect), *self.parts)
-
-
-def _testable(rule: Callable[P, Finding]) -> Callable[P, Finding]:
-    """A rule that cannot be applied says why, as a finding."""
-
-    @wraps(rule)
-    def finding(*args: P.args, **kwargs: P.kwargs) -> Finding:
-        try:
-            return rule(*args, **kwargs)
-        except ValueError as error:
-            return Finding("not testable here", reason=str(error))
-
-    return finding
+    found = _differences(records, metric, arms)
+    grid = len(found.l0)
+    seeds = {name: np.repeat(values, grid) for name, values in zip(_seed_columns(records), zip(*found.units))}
+    of_arms = {arm: values.ravel() for arm, values in zip(arms, found.values)}
+    columns = {**seeds, "l0": np.tile(found.l0, len(found.units)), **of_arms}
+    return pd.DataFrame({**columns, "difference": found.difference.ravel()})
 
 
 def by_l0(table: pd.DataFrame) -> tuple[tuple[float, Interval], ...]:
-    """The mean difference at each L0 of a table from `at_equal_l0`, with its interval over seeds."""
-    return tuple((float(l0), interval(rows.difference.to_numpy())) for l0, rows in table.groupby("l0"))
+    """The mean difference at each L0 of a table from `at_equal_l0`, with its interval over seeds.
+
+    Raises:
+        ValueError: fewer than two seeds; of pairs, fewer than three.
+    """
+    found = []
+    for l0, rows in table.groupby("l0"):
+        values = rows.difference.to_numpy()
+        pairs = rows[["seed", "other_seed"]].to_numpy() if "other_seed" in rows else None
+        found.append((float(l0), interval(values) if pairs is None else interval_of_pairs(values, pairs)))
+    return tuple(found)
 
 
 def difference(
@@ -121,13 +178,15 @@ def difference(
     Raises:
         ValueError: as `at_equal_l0`; or fewer than three seeds.
     """
-    table = at_equal_l0(records, metric, arms)
-    if densest:
-        table = table[table.l0 >= table.l0.unique()[GRID // 2]]
-    overall = interval(table.groupby("seed").difference.mean().to_numpy())
-    if overall.seeds < SEEDS:
-        raise ValueError(f"{overall.seeds} seeds, and the rule asks for {SEEDS}: the difference is {overall}")
-    return overall, by_l0(table)
+    found = _differences(records, metric, arms)
+    overall = _over_seeds(found.units, found.difference[:, GRID // 2 if densest else 0 :].mean(1), LEVEL)
+    return overall, _at_each(found, GRID // 2 if densest else 0)
+
+
+def _at_each(found: _Differences, first: int = 0) -> tuple[tuple[float, Interval], ...]:
+    return tuple(
+        (float(found.l0[i]), _over_seeds(found.units, found.difference[:, i], LEVEL)) for i in range(first, GRID)
+    )
 
 
 def effects(
@@ -154,28 +213,112 @@ def effects(
     return table
 
 
+def _testable(rule: Callable[P, Finding]) -> Callable[P, Finding]:
+    """A rule that cannot be applied says why, as a finding."""
+
+    @wraps(rule)
+    def finding(*args: P.args, **kwargs: P.kwargs) -> Finding:
+        try:
+            return rule(*args, **kwargs)
+        except ValueError as error:
+            return Finding("not testable here", reason=str(error))
+
+    return finding
+
+
+def _case(
+    records: pd.DataFrame,
+    metric: str,
+    arms: tuple[str, str],
+    least: Least,
+    name: str = "",
+    test: Test = Gain(),  # noqa: B008, a frozen value
+    densest: bool = False,
+) -> Case:
+    """Second arm minus first at equal L0, averaged over the grid for each seed."""
+    found = _differences(records, metric, arms)
+    values = found.difference[:, GRID // 2 if densest else 0 :].mean(1)
+    return Case(name, lambda level: _over_seeds(found.units, values, level), least, test)
+
+
+def _in_cases(
+    records: pd.DataFrame,
+    columns: Sequence[str],
+    metric: str,
+    arms: tuple[str, str],
+    least: Least,
+    test: Test = Gain(),  # noqa: B008
+    densest: bool = False,
+) -> Finding:
+    """A rule whose cases are the values of some columns."""
+    cases = [
+        _case(rows, metric, arms, least, ", ".join(map(str, of)), test, densest)
+        for of, rows in _groups(records, columns)
+    ]
+    return decide(cases, _sample(records, arms))
+
+
+def _groups(records: pd.DataFrame, columns: Sequence[str]) -> list[tuple[tuple[object, ...], pd.DataFrame]]:
+    if records.empty:
+        raise ValueError("there is no SAE of the kind that the claim speaks of")
+    return [(of, rows) for of, rows in records.groupby(list(columns), sort=False)]
+
+
+def _sample(records: pd.DataFrame, arms: Sequence[str]) -> str:
+    """How many seeds and SAEs a verdict rests on."""
+    kinds = [name for name in ARM if name in records]
+    of_arms = records.constraint.isin(arms).to_numpy()
+    alike = list(zip(*(records[name].to_numpy()[of_arms] for name in kinds)))
+    saes = {
+        (*row, seed) for name in _seed_columns(records) for row, seed in zip(alike, records[name].to_numpy()[of_arms])
+    }
+    return f"{len({sae[-1] for sae in saes})} seeds, {len(saes)} SAEs"
+
+
 @_testable
 def bimodal(scores: pd.DataFrame) -> Finding:
     """C1: the alignment scores of standard SAEs are bimodal, in every architecture.
 
-    Rule, an SAE's scores being bimodal where Hartigan's dip test rejects one peak at 5 %:
+    Rule, the effect being the share of features in a low mode (`aligned.low_mode`: those below a clear valley of the
+    histogram of scores; 0 where there is one mode alone), averaged over sparsities for each seed, and its interval one
+    for shares near 0:
 
-    - *holds*: in every architecture at least half of the standard SAEs are bimodal;
-    - *holds in part*: not so, but in some architecture at least half of them are;
-    - *does not hold*: otherwise;
-    - *not testable here*: fewer than three standard SAEs of an architecture.
+    - *holds*: in every architecture the 95 % interval lies above 0 and reaches 1 % of the features;
+    - *does not hold*: in every architecture it ends below 1 %;
+    - *holds in part*: in some it lies above 0, at the level that so many architectures ask for;
+    - *undecided*: otherwise;
+    - *not testable here*: fewer than three seeds.
 
-    The effect is the share of bimodal ones among all, with Wilson's interval.
+    Beside it stands the share of SAEs for which Hartigan's dip test rejects one peak at 5 %, with Wilson's interval.
+    The verdict does not rest on it: what the test can see depends on the width.
 
     Args:
         scores: `aligned.records(..., measure="scores")`.
     """
     standard = scores[scores.constraint == "none"]
-    parts = tuple((str(name), _share(rows.dip_p < 0.05)) for name, rows in standard.groupby("activation", sort=False))
-    if not parts or min(share.seeds for _, share in parts) < SEEDS:
-        raise ValueError(f"an architecture has fewer than {SEEDS} standard SAEs")
-    verdict = _all_or_some([share.mean >= 1 / 2 for _, share in parts])
-    return Finding(verdict, _share(standard.dip_p < 0.05), parts=parts)
+    standard = standard.assign(low_mode=[low_mode(histogram) for histogram in standard.histogram])
+    cases, dips = [], []
+    for (name,), rows in _groups(standard, ["activation"]):
+        cases.append(Case(str(name), _shares(rows, "low_mode"), LOW_MODE, Gain("low mode")))
+        dips.append((f"{name}, share of SAEs with more than one peak by the dip test", _share(rows.dip_p < 0.05)))
+    return decide(cases, _sample(standard, ["none"]), beside=tuple(dips))
+
+
+def _shares(rows: pd.DataFrame, column: str) -> Callable[[float], Interval]:
+    """The interval over seeds of a share near 0, averaged over the SAEs of each seed."""
+    of_seed = rows.groupby("seed")[column].mean().to_numpy()
+    if len(of_seed) < SEEDS:
+        raise ValueError(f"there are {len(of_seed)} seeds, and the rule needs at least {SEEDS}")
+    return lambda level: interval_of_shares(of_seed, level)
+
+
+def _share(of: pd.Series) -> Interval:
+    """A share with Wilson's interval."""
+    from scipy.stats import binomtest
+
+    found = binomtest(int(of.sum()), len(of))
+    low, high = found.proportion_ci(method="wilson")
+    return Interval(found.statistic, low, high, len(of))
 
 
 @_testable
@@ -184,12 +327,17 @@ def recovers_more(records: pd.DataFrame, constraint: str = "projected") -> Findi
 
     Rule, the difference in CE recovered (aligned minus standard) being averaged over the grid of L0 for each seed:
 
-    - *holds*: the 95 % interval of that mean lies above 0;
-    - *holds in part*: it does not, but at a third or more of the grid's values of L0 the interval there does;
-    - *does not hold*: otherwise;
+    - *holds*: the 95 % interval of that mean lies above 0 and reaches 0.005;
+    - *does not hold*: it ends below 0.005;
+    - *undecided*: otherwise;
     - *not testable here*: fewer than three seeds, or arms that do not overlap in L0.
+
+    The differences at each L0 are shown, but decide nothing: of nine values one lies above 0 by chance too often.
     """
-    return _above_zero(*difference(records, "ce_recovered", ("none", constraint)))
+    arms = ("none", constraint)
+    found = _differences(records, "ce_recovered", arms)
+    case = Case("", lambda level: _over_seeds(found.units, found.difference.mean(1), level), RECOVERED)
+    return decide([case], _sample(records, arms), at_l0=_at_each(found))
 
 
 @_testable
@@ -198,41 +346,48 @@ def recovers_more_where_dense(records: pd.DataFrame, constraint: str = "projecte
 
     Rule, the difference in CE recovered (aligned minus standard) being averaged over the upper half of the grid of L0:
 
-    - *holds*: for each activation the 95 % interval of that mean lies above 0;
-    - *holds in part*: for some;
-    - *does not hold*: for none;
+    - *holds*: for each activation the 95 % interval of that mean lies above 0 and reaches 0.005;
+    - *does not hold*: for each it ends below 0.005;
+    - *holds in part*: for some it lies above 0, at the level that so many activations ask for;
+    - *undecided*: otherwise;
     - *not testable here*: as for C2.
     """
-    return _in_cases(records, ["activation"], "ce_recovered", ("none", constraint), densest=True)
+    return _in_cases(records, ["activation"], "ce_recovered", ("none", constraint), RECOVERED, densest=True)
 
 
 @_testable
 def leaves_few_dead(records: pd.DataFrame, constraint: str = "projected") -> Finding:
     """C4: aligned training leaves near-zero dead features, without resampling or an auxiliary loss.
 
-    Rule, dead being what does not fire on the evaluation text, near zero 1 % of the features or less, and the effect
-    the difference in the share that is alive (aligned minus standard) at equal L0. An activation whose standard SAEs
-    have 1 % dead features or less shows nothing and is left out.
+    Dead is what does not fire on the evaluation text. The claim says two things of each activation: that more features
+    are alive than in standard SAEs at equal L0 (the difference's interval lies above 0 and reaches 1 % of the
+    features), and that the aligned SAEs' share of dead features, averaged over sparsities for each seed, is near zero
+    (its interval, one for shares near 0, ends at 1 % or below). An activation whose standard SAEs have 1 % dead
+    features or less shows nothing and is left out. Rule:
 
-    - *holds*: for each activation the effect's 95 % interval lies above 0, and the mean of the aligned SAEs' dead share
-      is near zero;
-    - *holds in part*: the first, but not the second, or not for each;
-    - *does not hold*: for none the interval lies above 0;
+    - *holds*: both are so for each activation, by 95 % intervals;
+    - *does not hold*: for each activation the first interval ends below 1 %, and the second lies above 1 %;
+    - *holds in part*: one of the two is so for some activation, at the level that so many intervals ask for;
+    - *undecided*: otherwise;
     - *not testable here*: no activation is left, or as for C2.
     """
-    parts, above, near = [], [], []
-    for name, rows in records.groupby("activation", sort=False):
-        dead = 1 - rows.groupby("constraint").alive.mean()
-        if dead.get("none", 1.0) <= NEAR_ZERO:
+    cases, left_out = [], []
+    for (name,), rows in _groups(records, ["activation"]):
+        of_arm = {arm: rows[rows.constraint == arm] for arm in ("none", constraint)}
+        if (1 - of_arm["none"].alive).mean() <= NEAR_ZERO:
+            left_out.append(str(name))
             continue
-        effect, _ = difference(rows, "alive", ("none", constraint))
-        parts.append((str(name), effect))
-        above.append(effect.low > 0)
-        near.append(dead[constraint] <= NEAR_ZERO)
-    if not parts:
+        dead = of_arm[constraint].assign(dead=1 - of_arm[constraint].alive)
+        cases += [
+            _case(rows, "alive", ("none", constraint), ALIVE, f"{name}, alive"),
+            Case(f"{name}, dead of the aligned", _shares(dead, "dead"), DEAD, AtMost("the share")),
+        ]
+    if not cases:
         raise ValueError("the standard SAEs too have hardly a dead feature (1 % or less)")
-    verdict: Verdict = "holds" if all(above) and all(near) else "holds in part" if any(above) else "does not hold"
-    return Finding(verdict, parts[0][1] if len(parts) == 1 else None, parts=tuple(parts))
+    sample = _sample(records[~records.activation.isin(left_out)], ["none", constraint])
+    if left_out:
+        sample += f"; left out, since standard SAEs too have hardly a dead feature: {', '.join(left_out)}"
+    return decide(cases, sample, cases[0].at(LEVEL) if len(cases) == 2 else None)
 
 
 def with_l0(table: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
@@ -254,19 +409,20 @@ def more_stable(pairs: pd.DataFrame, constraint: str = "projected") -> Finding:
     """C5: aligned features are more stable across seeds, for ReLU and TopK.
 
     Rule, stability being PW-MCC over alive features, and the effect its difference (aligned minus standard) at equal
-    L0, with an interval over pairs of seeds (which are not independent where they share a seed):
+    L0 for each pair of seeds, averaged over the grid, with an interval over seeds, not over pairs (a jackknife, since
+    pairs share seeds):
 
-    - *holds*: for each activation the 95 % interval of the effect lies above 0;
-    - *holds in part*: for some;
-    - *does not hold*: for none;
+    - *holds*: for each activation the 95 % interval of the effect lies above 0 and reaches 0.02;
+    - *does not hold*: for each it ends below 0.02;
+    - *holds in part*: for some it lies above 0, at the level that so many activations ask for;
+    - *undecided*: otherwise;
     - *not testable here*: fewer than three seeds, or arms that do not overlap in L0.
 
     Args:
         pairs: `aligned.records(..., measure="stability")`, with L0 (`with_l0`).
         constraint: of the aligned arm.
     """
-    pair = pairs.seed.astype(str) + " and " + pairs.other_seed.astype(str)
-    return _in_cases(pairs.assign(seed=pair), ["activation"], "pw_mcc_alive", ("none", constraint))
+    return _in_cases(pairs, ["activation"], "pw_mcc_alive", ("none", constraint), STABILITY)
 
 
 @_testable
@@ -276,55 +432,69 @@ def separates_better(scr: pd.DataFrame, constraint: str = "projected") -> Findin
     Rule, an SAE's score being the mean over pairs of attributes and all n of the direction that SAEBench publishes, and
     the effect the difference (aligned minus standard) at equal L0:
 
-    - *holds*: for each activation the 95 % interval of the effect lies above 0;
-    - *holds in part*: for some;
-    - *does not hold*: for none;
+    - *holds*: for each activation the 95 % interval of the effect lies above 0 and reaches 0.02;
+    - *does not hold*: for each it ends below 0.02;
+    - *holds in part*: for some it lies above 0, at the level that so many activations ask for;
+    - *undecided*: otherwise;
     - *not testable here*: as for C2.
 
     Args:
         scr: `aligned.records(..., measure="scr")`, with L0 (`with_l0`).
         constraint: of the aligned arm.
     """
-    score = [float(np.mean(np.array(row.scr)[np.array(row.harder)])) for row in scr.itertuples()]
-    return _in_cases(scr.assign(score=score), ["activation"], "score", ("none", constraint))
+    score = [float(np.mean(np.array(values)[np.array(harder)])) for values, harder in zip(scr.scr, scr.harder)]
+    return _in_cases(scr.assign(score=score), ["activation"], "score", ("none", constraint), SCR)
 
 
 @_testable
 def correlates(features: pd.DataFrame, metric: str, paper: float) -> Finding:
     """C7 and C8: a feature's MCS, or its concept score, correlates with its alignment score.
 
-    Rule, r being Pearson's over the alive features of a standard SAE:
+    Rule, r being Pearson's over the alive features of a standard SAE, and the smallest r of interest half of the
+    paper's, with an interval over seeds (by Fisher's z; a jackknife where an SAE was compared with another seed's):
 
-    - *holds*: the 95 % interval of r over SAEs (by Fisher's z) lies above 0, and its mean is at least half of the
-      paper's;
-    - *holds in part*: the first, but not the second;
-    - *does not hold*: otherwise;
-    - *not testable here*: fewer than three SAEs.
+    - *holds*: for each activation the 95 % interval of r lies above 0 and reaches half of the paper's r;
+    - *does not hold*: for each it ends below that;
+    - *holds in part*: for some it lies above 0, at the level that so many activations ask for;
+    - *undecided*: otherwise;
+    - *not testable here*: fewer than three seeds.
+
+    Beside it stands the partial r given how often features fire (`partial`); the verdict does not rest on it.
 
     Args:
         features: `aligned.records(..., measure="features")`, one row a standard SAE.
         metric: `mcs` or `f1`.
         paper: its r: 0.65 for MCS, 0.32 for auto-interpretability (arXiv 2605.18629, Figures 11 and 12).
     """
-    import pandas as pd
-
-    rows = features[features.constraint == "none"]
-    if len(rows) < SEEDS:
-        raise ValueError(f"there are {len(rows)} standard SAEs, and the rule asks for {SEEDS}")
-    r = pd.Series([pearson(row.score, getattr(row, metric), row.density) for row in rows.itertuples()], rows.index)
-    if r.isna().any():
-        raise ValueError(f"{metric} is the same for all features of an SAE: nothing can correlate with it")
-    effect = _correlation(r)
-    parts = tuple((str(name), _correlation(of)) for name, of in r.groupby(rows.activation, sort=False) if len(of) > 1)
-    if effect.low <= 0:
-        return Finding("does not hold", effect, parts=parts)
-    return Finding("holds" if effect.mean >= paper / 2 else "holds in part", effect, parts=parts)
+    least = Least(paper / 2, "r", "half of the paper's correlation: a smaller one would be another finding")
+    standard = features[features.constraint == "none"]
+    cases, beside = [], []
+    for (name,), rows in _groups(standard, ["activation"]):
+        each = list(zip(rows.score, rows[metric], rows.density))
+        r, given = ([of(*sae) for sae in each] for of in (pearson, partial))
+        if np.isnan(r).any():
+            raise ValueError(f"{metric} is the same for all features of an SAE: nothing can correlate with it")
+        cases.append(Case(str(name), _correlation(rows, r), least, Gain("correlation", "negative correlation")))
+        beside.append((f"{name}, partial r given firing density", _correlation(rows, given)(LEVEL)))
+    return decide(cases, _sample(standard, ["none"]), beside=tuple(beside))
 
 
-def _correlation(r: pd.Series) -> Interval:
-    """The mean of correlations with its interval, by Fisher's z, which keeps both between -1 and 1."""
-    z = interval(np.arctanh(r.to_numpy()))
-    return Interval(float(np.tanh(z.mean)), float(np.tanh(z.low)), float(np.tanh(z.high)), z.seeds)
+def _correlation(rows: pd.DataFrame, r: Sequence[float]) -> Callable[[float], Interval]:
+    """The mean over seeds of the correlations of some SAEs, by Fisher's z, which keeps the interval within -1 and 1.
+
+    Several SAEs of a seed are averaged first.
+    """
+    of_unit: dict[tuple[int, ...], list[float]] = {}
+    for z, *unit in zip(np.arctanh(r), *(rows[name] for name in _seed_columns(rows))):
+        of_unit.setdefault(tuple(unit), []).append(z)
+    z = np.array([np.mean(values) for values in of_unit.values()])
+
+    def at(level: float) -> Interval:
+        found = _over_seeds(list(of_unit), z, level)
+        mean, low, high = np.tanh([found.mean, found.low, found.high]).tolist()
+        return Interval(mean, low, high, found.seeds)
+
+    return at
 
 
 def pearson(score: Sequence[float], metric: Sequence[float], density: Sequence[float]) -> float:
@@ -333,28 +503,55 @@ def pearson(score: Sequence[float], metric: Sequence[float], density: Sequence[f
     Raises:
         ValueError: scores that are all the same, as those of an aligned SAE.
     """
-    a, b, alive = np.asarray(score), np.asarray(metric), np.asarray(density) > 0
-    if a[alive].std() < 1e-4:
+    a, b, _ = _alive(score, metric, density)
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def partial(score: Sequence[float], metric: Sequence[float], density: Sequence[float]) -> float:
+    """Partial correlation of alignment score and a metric over the features that are alive, given the logarithm of how
+    often they fire: Pearson's r of what a linear fit on that leaves of each. Firing often may bring both along.
+
+    Raises:
+        ValueError: as `pearson`.
+    """
+    a, b, often = _alive(score, metric, density)
+    given = np.stack([np.ones_like(often), np.log(often)], 1)
+    both = np.stack([a, b], 1)
+    left = both - given @ np.linalg.lstsq(given, both)[0]
+    return float(np.corrcoef(left.T)[0, 1])
+
+
+def _alive(*columns: Sequence[float]) -> list[Float[np.ndarray, " alive"]]:
+    """Scores, a metric and densities of the features that fire."""
+    arrays = [np.asarray(column, dtype=float) for column in columns]
+    alive = arrays[-1] > 0
+    if arrays[0][alive].std() < 1e-4:
         raise ValueError("these scores are all the same: nothing can correlate with them")
-    return float(np.corrcoef(a[alive], b[alive])[0, 1])
+    return [array[alive] for array in arrays]
 
 
 @_testable
 def tying_costs(records: pd.DataFrame, constraint: str = "projected") -> Finding:
     """C9: tying the weights also removes dead features, but costs reconstruction.
 
-    Rule, at equal L0: the tied SAEs have a larger share of alive features than the standard ones (the 95 % interval of
-    the difference lies above 0), and recover less cross-entropy than the aligned ones (below 0).
+    The claim says two things at equal L0: the tied SAEs have a larger share of alive features than the standard ones
+    (the interval of tied minus standard lies above 0 and reaches 1 % of the features), and recover less cross-entropy
+    than the aligned ones (the interval of tied minus aligned lies below 0 and reaches -0.005). Rule:
 
-    - *holds*: both; *holds in part*: one of them; *does not hold*: neither;
+    - *holds*: both, by 95 % intervals;
+    - *does not hold*: a gain of 1 % is excluded, and a loss of 0.005 too;
+    - *holds in part*: one of them, at the level that two intervals ask for;
+    - *undecided*: otherwise;
     - *not testable here*: as for C2.
 
     The effect is the second difference, tied minus aligned.
     """
-    alive, _ = difference(records, "alive", ("none", "tied"))
-    recovered, at_l0 = difference(records, "ce_recovered", (constraint, "tied"))
-    verdict = _all_or_some([alive.low > 0, recovered.high < 0])
-    return Finding(verdict, recovered, at_l0, (("alive, against standard", alive), ("CE, against aligned", recovered)))
+    arms = (constraint, "tied")
+    found = _differences(records, "ce_recovered", arms)
+    alive = _case(records, "alive", ("none", "tied"), ALIVE, "alive, against standard")
+    recovered = _case(records, "ce_recovered", arms, RECOVERED, "CE, against aligned", Loss())
+    sample = _sample(records, ["none", *arms])
+    return decide([alive, recovered], sample, recovered.at(LEVEL), _at_each(found))
 
 
 @_testable
@@ -362,15 +559,15 @@ def needs_no_tuning(records: pd.DataFrame, constraint: str = "projected") -> Fin
     """C11: alignment works with p-annealing, TopK and BatchTopK, without new hyperparameters.
 
     Rule, no arm having a setting that the other has not, the effect being the difference in CE recovered (aligned minus
-    standard) at equal L0:
+    standard) at equal L0, and a harm of interest a loss of 0.005:
 
-    - *holds*: for none of the activations the 95 % interval lies below 0;
-    - *holds in part*: for some it does, for others not;
-    - *does not hold*: for each it does;
+    - *holds*: for each activation the 95 % interval lies above -0.005, which excludes such a harm;
+    - *does not hold*: for each it lies below 0 and reaches -0.005;
+    - *holds in part*: for some such a harm is excluded, at the level that so many activations ask for;
+    - *undecided*: otherwise;
     - *not testable here*: as for C2.
     """
-    parts = _parts(records, ["activation"], "ce_recovered", ("none", constraint))
-    return Finding(_all_or_some([effect.high >= 0 for _, effect in parts]), parts=parts)
+    return _in_cases(records, ["activation"], "ce_recovered", ("none", constraint), RECOVERED, NoLoss())
 
 
 @_testable
@@ -380,71 +577,49 @@ def holds_everywhere(records: pd.DataFrame, constraint: str = "projected") -> Fi
     Rule, the difference (aligned minus standard) being averaged over the grid of L0, that is over sparsities, for each
     activation and width:
 
-    - *holds*: the 95 % interval lies above 0 for each; *holds in part*: for some; *does not hold*: for none;
+    - *holds*: for each the 95 % interval lies above 0 and reaches 0.005;
+    - *does not hold*: for each it ends below 0.005;
+    - *holds in part*: for some it lies above 0, at the level that so many cases ask for;
+    - *undecided*: otherwise;
     - *not testable here*: as for C2, or one width alone.
     """
     if records.d_sae.nunique() < 2:
         raise ValueError("there is one width alone")
-    return _in_cases(records, ["activation", "d_sae"], "ce_recovered", ("none", constraint))
-
-
-def _above_zero(overall: Interval, at_l0: tuple[tuple[float, Interval], ...]) -> Finding:
-    if overall.low > 0:
-        return Finding("holds", overall, at_l0)
-    above = np.mean([effect.low > 0 for _, effect in at_l0])
-    return Finding("holds in part" if above >= 1 / 3 else "does not hold", overall, at_l0)
-
-
-def _in_cases(
-    records: pd.DataFrame, cases: list[str], metric: str, arms: tuple[str, str], densest: bool = False
-) -> Finding:
-    """*holds* where the interval lies above 0 in every case, *in part* where it does in some."""
-    parts = _parts(records, cases, metric, arms, densest)
-    return Finding(
-        _all_or_some([effect.low > 0 for _, effect in parts]), parts[0][1] if len(parts) == 1 else None, parts=parts
-    )
-
-
-def _parts(
-    records: pd.DataFrame, cases: list[str], metric: str, arms: tuple[str, str], densest: bool = False
-) -> tuple[tuple[str, Interval], ...]:
-    if records.empty:
-        raise ValueError("there is no SAE of the kind that the claim speaks of")
-    return tuple(
-        (", ".join(map(str, case)), difference(rows, metric, arms, densest)[0])
-        for case, rows in records.groupby(cases, sort=False)
-    )
-
-
-def _all_or_some(true: Sequence[bool]) -> Verdict:
-    return "holds" if all(true) else "holds in part" if any(true) else "does not hold"
-
-
-def _share(of: pd.Series) -> Interval:
-    """A share with Wilson's interval."""
-    from scipy.stats import binomtest
-
-    found = binomtest(int(of.sum()), len(of))
-    low, high = found.proportion_ci(method="wilson")
-    return Interval(found.statistic, low, high, len(of))
+    return _in_cases(records, ["activation", "d_sae"], "ce_recovered", ("none", constraint), RECOVERED)
 
 
 def no_added_compute(costs: pd.DataFrame) -> Finding:
     """C10: alignment adds no compute. A measured cost is never exactly 0, so 3 % of a step counts as none.
 
     Rule, on `aligned.cost.in_turns` (aligned over standard), for the shapes whose steps are long enough to be more than
-    the start of single operations (d_sae of 16384 or more: M, L and XL):
+    the start of single operations (d_sae of 16384 or more: M, L and XL), each activation and shape being a case:
 
-    - *holds*: every interval of the cost lies below 3 %;
-    - *holds in part*: not all do, but every median does;
-    - *does not hold*: otherwise;
+    - *holds*: in each the 95 % interval of the cost ends at 3 % or below;
+    - *does not hold*: in each it lies above 3 %;
+    - *holds in part*: in some it ends at 3 % or below, at the level that so many cases ask for;
+    - *undecided*: otherwise;
     - *not testable here*: none of these shapes was measured.
+
+    The effect is the largest cost. That 3 % count as none was set when a first measurement had been seen.
     """
     large = costs[costs["shape"] != "S"]
     if large.empty:
         return Finding("not testable here", reason="none of the shapes M, L and XL was measured")
-    most = large.loc[large.cost.idxmax()]
-    effect = Interval(float(most.cost), float(most.low), float(most.high), int(most.pairs))
-    if (large.high < 0.03).all():
-        return Finding("holds", effect)
-    return Finding("holds in part" if (large.cost < 0.03).all() else "does not hold", effect)
+    measured = [
+        (f"{row.shape} {row.activation}", Interval(row.cost, row.low, row.high, row.pairs))
+        for row in large.itertuples(index=False)
+    ]
+    cases = [Case(name, _widened(effect), COST, AtMost("the cost")) for name, effect in measured]
+    most = max((effect for _, effect in measured), key=lambda effect: effect.mean)
+    return decide(cases, f"{large.pairs.min()} pairs of steps or more in each", most)
+
+
+def _widened(effect: Interval) -> Callable[[float], Interval]:
+    """From a 95 % interval to one at another level, as if its ends came from a normal distribution each."""
+
+    def at(level: float) -> Interval:
+        by = normal_quantile(level) / normal_quantile(LEVEL)
+        low, high = (effect.mean + by * (end - effect.mean) for end in (effect.low, effect.high))
+        return Interval(effect.mean, low, high, effect.seeds)
+
+    return at

@@ -3,34 +3,93 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
 
+LEVEL = 0.95
+
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over seeds with its 95 % confidence interval (Student's t, one value a seed)."""
+    """A mean over seeds with its confidence interval, at 95 % unless another level is asked for."""
 
     mean: float
     low: float
     high: float
     seeds: int
 
+    def __neg__(self) -> Interval:
+        return Interval(-self.mean, -self.high, -self.low, self.seeds)
+
     def __str__(self) -> str:
         return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
 
 
-def interval(values: Float[np.ndarray, " seeds"]) -> Interval:
-    """Mean and 95 % interval of one value a seed.
+def interval(values: Float[np.ndarray, " seeds"], level: float = LEVEL) -> Interval:
+    """Mean and interval of one value a seed, by Student's t.
 
     Raises:
         ValueError: fewer than two seeds, from which no interval follows.
     """
-    from scipy import stats
-
     n = len(values)
     if n < 2:
         raise ValueError(f"an interval over seeds needs at least 2 of them, and there is {n}")
-    half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5
-    return Interval(float(np.mean(values)), float(np.mean(values) - half), float(np.mean(values) + half), n)
+    mean, half = float(np.mean(values)), t_quantile(level, n - 1) * float(np.std(values, ddof=1)) / n**0.5
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def interval_of_pairs(
+    values: Float[np.ndarray, " pairs"], seeds: Float[np.ndarray, "pairs 2"], level: float = LEVEL
+) -> Interval:
+    """Mean and interval of one value a pair of seeds.
+
+    Pairs that share a seed are not independent, so that the seeds are what is left out: the jackknife over seeds, whose
+    pseudo-values n U - (n - 1) U_without_i are taken for one value a seed (Efron and Stein 1981; U is the mean over
+    pairs). The interval is too wide, never too narrow, where what a pair adds to its two seeds is large.
+
+    Args:
+        values: of each pair.
+        seeds: of each pair.
+        level: of the interval.
+
+    Raises:
+        ValueError: fewer than three seeds, or a seed that is in every pair: without it no pair is left.
+    """
+    members = [(seeds == seed).any(1) for seed in np.unique(seeds)]
+    n = len(members)
+    if n < 3 or any(member.all() for member in members):
+        raise ValueError(f"an interval over pairs of seeds needs the pairs of at least 3 seeds, and there are {n}")
+    without = np.array([np.mean(values[~member]) for member in members])
+    return interval(n * np.mean(values) - (n - 1) * without, level)
+
+
+def interval_of_shares(values: Float[np.ndarray, " seeds"], level: float = LEVEL) -> Interval:
+    """Mean and interval of a share near 0, one value a seed.
+
+    Near 0 most seeds may have hardly anything and one a lot. Student's interval then ends too low far more often than
+    it starts too high, so that its upper end is taken from a level whose misses are a tenth as many. That covers a
+    spread between seeds as large as the mean.
+
+    Raises:
+        ValueError: as `interval`.
+    """
+    found, upper = interval(values, level), interval(values, 1 - (1 - level) / 10)
+    return Interval(found.mean, max(found.low, 0.0), min(upper.high, 1.0), found.seeds)
+
+
+@lru_cache
+def t_quantile(level: float, freedom: int) -> float:
+    """Half the width of Student's two-sided interval, in standard errors."""
+    from scipy import stats
+
+    return float(stats.t.ppf((1 + level) / 2, freedom))
+
+
+@lru_cache
+def normal_quantile(level: float) -> float:
+    """Half the width of a normal distribution's two-sided interval, in standard errors."""
+    from scipy import stats
+
+    return float(stats.norm.ppf((1 + level) / 2))

@@ -1,19 +1,30 @@
-"""Every claim of the paper, its rule applied to the published records."""
+"""Every claim of the paper, its rule applied to the published records, and how often such a rule errs."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aligned import claims, cost, results
-from aligned.claims import Finding
 from aligned.published import ARMS, PARTS, READ, RECOVERY, WINDOWS
+from aligned.rules import Finding
 from aligned.spec import RunSpec, grid
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+
+COLOURS = {
+    "holds": "#0072B2",
+    "holds in part": "#56B4E9",
+    "does not hold": "#D55E00",
+    "undecided": "0.45",
+}
+FURTHEST = 4.0  # smallest effects of interest, on either side of 0, that the picture shows
 
 
 @dataclass(frozen=True)
@@ -140,18 +151,102 @@ def findings() -> dict[str, Finding]:
     return found
 
 
+def summary(found: dict[str, Finding]) -> str:
+    """How many claims have which verdict, in a sentence."""
+    said: Counter[str] = Counter(finding.verdict for finding in found.values())
+    words = {
+        "holds": ("holds", "hold"),
+        "holds in part": ("holds in part", "hold in part"),
+        "does not hold": ("does not hold", "do not hold"),
+        "undecided": ("is undecided", "are undecided"),
+        "not testable here": ("is not testable here yet", "are not testable here yet"),
+    }
+    counts = [f"{said[verdict]} {several if said[verdict] > 1 else one}" for verdict, (one, several) in words.items()
+              if said[verdict]]  # fmt: skip
+    listed = counts[0] if len(counts) == 1 else f"{', '.join(counts[:-1])} and {counts[-1]}"
+    return f"Of the {len(found)} claims {listed}."
+
+
 def table(found: dict[str, Finding]) -> str:
-    """The scorecard as HTML: each claim with our number, its 95 % interval, the verdict and its page."""
+    """The scorecard as HTML: each claim with the verdict, our numbers with their intervals, the smallest effect of
+    interest, what it rests on, and its page."""
     rows = []
     for name, finding in found.items():
         claim = CLAIMS[name]
-        numbers = "<br>".join(f"{part} {effect}".strip() for part, effect in finding.numbers)
+        lines = [html.escape(str(outcome)) for outcome in finding.outcomes]
+        lines += [f"<em>{html.escape(of)} {effect}</em>" for of, effect in finding.beside]
         cells = (
             f"<a href='{claim.page}.html'>{name}</a>",
             html.escape(claim.statement),
             f"<strong>{finding.verdict}</strong>",
-            numbers or html.escape(finding.reason),
+            "<br>".join(lines) or html.escape(finding.reason),
+            html.escape(finding.least),
+            html.escape(finding.sample),
         )
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    head = "".join(f"<th>{title}</th>" for title in ("", "the paper, in our words", "here", "effect [95 % interval]"))
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        rows.append(cells)
+    titles = ("", "the paper, in our words", "here", "effect [95 % interval]", "smallest of interest", "from")
+    return _html(titles, rows)
+
+
+def forest(ax: Axes, found: dict[str, Finding]) -> None:
+    """Every effect with its interval, in units of the smallest of interest, a row a case, the first claim on top.
+
+    The lines are at 0 and at the smallest effect of interest; what a claim says should stay under a bound (`AtMost`)
+    holds left of it. An interval that goes beyond the picture ends in an arrow.
+    """
+    rows = [(name, finding, outcome) for name, finding in found.items() for outcome in finding.outcomes]
+    for height, (_, finding, outcome) in enumerate(rows):
+        size, colour = outcome.least.size, COLOURS[finding.verdict]
+        mean, low, high = (value / size for value in (outcome.effect.mean, outcome.effect.low, outcome.effect.high))
+        ends = [min(max(value, -FURTHEST), FURTHEST) for value in (low, high)]
+        ax.plot(ends, [height, height], color=colour, linewidth=3, alpha=0.6, solid_capstyle="butt")
+        if low < -FURTHEST:
+            ax.plot(-FURTHEST, height, "<", color=colour, markersize=5, clip_on=False)
+        if high > FURTHEST:
+            ax.plot(FURTHEST, height, ">", color=colour, markersize=5, clip_on=False)
+        if abs(mean) <= FURTHEST:
+            ax.plot(mean, height, "o", color=colour)
+        ax.text(
+            1.02, height, finding.verdict, color=colour, va="center", fontsize=8, transform=ax.get_yaxis_transform()
+        )
+    ax.axvline(0, color="black", linewidth=1)
+    ax.axvline(1, color="black", linewidth=1, linestyle=":")
+    ax.set_xlim(-FURTHEST, FURTHEST)
+    ax.set_ylim(max(len(rows), 1) - 0.5, -0.5)
+    ax.set_yticks(range(len(rows)), [f"{name} {outcome.name}".strip() for name, _, outcome in rows], fontsize=8)
+    ax.set_xlabel("effect, in units of the smallest effect of interest")
+
+
+def errors() -> str:
+    """How often the rules err, as HTML, from the record that `benchmarks/rules.py` writes: a row a claim.
+
+    Raises:
+        FileNotFoundError: there is none; says how to make one.
+    """
+    place = results.RESULTS / "rules.json"
+    if not place.is_file():
+        raise FileNotFoundError(f"there is no {place}; `python -m benchmarks.rules` makes it")
+    record = json.loads(place.read_text())
+    rows = []
+    for name in CLAIMS:
+        of = [row for row in record["rows"] if row["claim"] == name]
+        for_seeds = {n: [row for row in of if row["seeds"] == n] for n in sorted({row["seeds"] for row in of})}
+        undecided = [
+            f"{sum(row['undecided'] for row in some) / sum(row['draws'] for row in some):.0%}"
+            for some in for_seeds.values()
+        ]
+        rows.append(
+            (
+                name,
+                str(sum(row["draws"] for row in of)),
+                f"{max(row['wrong'] / row['draws'] for row in of):.1%}",
+                *undecided,
+            )
+        )
+    return _html(("claim", "simulated", "wrong verdicts, at worst", "undecided, fewer seeds", "more seeds"), rows)
+
+
+def _html(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    head = "".join(f"<th>{title}</th>" for title in titles)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

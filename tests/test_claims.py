@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +17,8 @@ from aligned.claims import (
     leaves_few_dead,
     more_stable,
     needs_no_tuning,
+    no_added_compute,
+    partial,
     pearson,
     recovers_more,
     recovers_more_where_dense,
@@ -21,7 +26,10 @@ from aligned.claims import (
     tying_costs,
     with_l0,
 )
-from aligned.intervals import interval
+from aligned.intervals import Interval, interval, interval_of_pairs
+from aligned.low_mode import low_mode
+from aligned.rules import Case, Least, decide
+from aligned.train import SCORES
 
 
 def records(gain: float, noise: float = 0.0, seeds: int = 3, shift: float = 1.3) -> pd.DataFrame:
@@ -57,24 +65,44 @@ def test_a_planted_gain_is_recovered_at_equal_l0() -> None:
         (0.01, 1e-4, "holds"),
         (-0.01, 1e-4, "does not hold"),
         (0.0, 1e-3, "does not hold"),
-        (0.0001, 0.01, "does not hold"),
+        (0.002, 1e-4, "does not hold"),  # a gain, but a smaller one than 0.005
+        (0.0001, 0.01, "undecided"),
+        (0.01, 0.05, "undecided"),
     ],
 )
 def test_verdicts(gain: float, noise: float, verdict: str) -> None:
     assert recovers_more(records(gain, noise)).verdict == verdict
 
 
-def test_a_gain_at_some_sparsities_alone_holds_in_part() -> None:
+def test_a_gain_at_some_sparsities_alone_is_shown_and_decides_nothing() -> None:
     table = records(0.0, 1e-5)
     aligned = table.constraint == "projected"
     table.loc[aligned, "ce_recovered"] += np.where(table[aligned].l0 > 40, 0.02, -0.03)
-    assert recovers_more(table).verdict == "holds in part"
+    found = recovers_more(table)
+    assert found.verdict == "does not hold"
+    assert found.at_l0[0][1].high < 0 < found.at_l0[-1][1].low
 
 
 def test_too_few_seeds_and_no_overlap_are_not_testable() -> None:
-    assert recovers_more(records(0.01, seeds=2)).verdict == "not testable here"
-    assert "at least 2" in recovers_more(records(0.01, seeds=1)).reason
-    assert "do not overlap" in recovers_more(records(0.01, shift=100)).reason
+    for seeds in (1, 2):
+        found = recovers_more(records(0.01, seeds=seeds))
+        assert found.verdict == "not testable here"
+        assert f"there are {seeds} seeds, and the rule needs at least 3" in found.reason
+    apart = recovers_more(records(0.01, shift=100)).reason
+    assert "none (L0 10.0 to 80.0) and projected (L0 1000.0 to 8000.0) do not overlap in L0" in apart
+    assert "SAEs of projected with a larger lambda" in apart
+    assert "SAEs of none with a larger lambda" in recovers_more(records(0.01, shift=0.01)).reason
+
+
+def test_a_finding_says_in_words_what_it_rests_on() -> None:
+    told = str(recovers_more(records(0.01)))
+    assert told.startswith("**holds**: a gain is shown, +0.0100 [+0.0100, +0.0100] (3 seeds, 24 SAEs")
+    assert "smallest effect of interest: 0.005 in CE recovered" in told
+    assert "a gain of 0.005 or more is excluded" in str(recovers_more(records(0.0, 1e-3)))
+    assert "a gain is shown, but it is smaller than 0.005" in str(recovers_more(records(0.002)))
+    assert "a loss is shown" in str(recovers_more(records(-0.01)))
+    assert "the data cannot tell whether there is a gain" in str(recovers_more(records(0.0, 0.01)))
+    assert "a loss of 0.005 or more is excluded" in str(needs_no_tuning(cases("activation", topk=0.0)))
 
 
 def test_interval_is_students() -> None:
@@ -90,22 +118,60 @@ def cases(column: str, **gains: float) -> pd.DataFrame:
     return pd.concat([records(gain, 1e-4).assign(**{column: case}) for case, gain in gains.items()])
 
 
+def scores(**low: float) -> pd.DataFrame:
+    """Standard SAEs of each architecture with that share of features in a low mode."""
+    random, rows = np.random.default_rng(0), []
+    for name, share in low.items():
+        for seed in range(4):
+            high, of_low = random.normal(0.9, 0.1, 2048), random.normal(0.2, 0.08, 2048)
+            a = np.where(np.arange(2048) < 2048 * share * (1 + 0.02 * seed), of_low, high)
+            rows.append({"activation": name, "constraint": "none", "seed": seed, "histogram": shares(a), "dip_p": 0.5})
+    return pd.DataFrame(rows)
+
+
+def shares(a: np.ndarray) -> list[float]:
+    bins, low, high = SCORES
+    return (np.histogram(np.clip(a, low, high), bins, (low, high))[0] / len(a)).tolist()
+
+
 @pytest.mark.parametrize(
-    ("bimodal_of", "verdict"),
-    [({"relu": 3, "topk": 2}, HOLDS), ({"relu": 3, "topk": 1}, PART), ({"relu": 1, "topk": 0}, NOT)],
+    ("low", "verdict"),
+    [
+        ({"relu": 0.3, "topk": 0.05}, HOLDS),
+        ({"relu": 0.3, "topk": 0.0}, PART),
+        ({"relu": 0.0, "topk": 0.0}, NOT),
+    ],
 )
-def test_c1_asks_every_architecture(bimodal_of: dict[str, int], verdict: str) -> None:
-    table = pd.DataFrame(
-        {"activation": name, "constraint": "none", "dip_p": 0.01 if i < count else 0.9}
-        for name, count in bimodal_of.items()
-        for i in range(4)
+def test_c1_asks_every_architecture(low: dict[str, float], verdict: str) -> None:
+    table = scores(**low)
+    found = bimodal(
+        pd.concat([table, table.assign(constraint="projected", histogram=[[1.0] + 40 * [0.0]] * len(table))])
     )
-    aligned = table.assign(constraint="projected", dip_p=1.0)
-    found = bimodal(pd.concat([table, aligned]))
     assert found.verdict == verdict
-    assert found.effect is not None
-    assert found.effect.mean == sum(bimodal_of.values()) / 8
+    for (_, effect), share in zip(found.parts, low.values()):
+        assert effect.mean == pytest.approx(1.03 * share, abs=0.002)
+    assert [dip.mean for _, dip in found.beside] == [0, 0]
     assert bimodal(table[:2]).verdict == UNTESTABLE
+
+
+@pytest.mark.parametrize("width", [512, 2048, 8192])
+def test_the_width_does_not_decide_the_share_in_a_low_mode(width: int) -> None:
+    random = np.random.default_rng(0)
+
+    def mean_share(low: float, draw: Callable[[], np.ndarray]) -> float:
+        chosen = (np.where(random.random(width) < low, random.normal(0.2, 0.1, width), draw()) for _ in range(100))
+        return float(np.mean([low_mode(shares(a)) for a in chosen]))
+
+    for share in (0.02, 0.1, 0.6):
+        assert mean_share(share, lambda: random.normal(0.9, 0.1, width)) == pytest.approx(share, rel=0.1)
+    for one_mode in (
+        lambda: random.normal(0.5, 0.35, width),  # broad, and beyond the histogram on the left
+        lambda: random.normal(1.4, 0.4, width),  # beyond it on the right
+        lambda: 1.1 - random.gamma(1.5, 0.15, width),  # a long tail of low scores
+        lambda: random.uniform(0, 1, width),
+        lambda: random.normal(0.1, 0.01, width),  # all where they started
+    ):
+        assert mean_share(0.0, one_mode) < 0.001
 
 
 def test_c3_looks_at_large_k_alone() -> None:
@@ -121,7 +187,7 @@ def test_c3_looks_at_large_k_alone() -> None:
 
 @pytest.mark.parametrize(
     ("standard", "aligned", "verdict"),
-    [(0.3, 0.005, HOLDS), (0.3, 0.1, PART), (0.3, 0.4, NOT), (0.005, 0.0, UNTESTABLE)],
+    [(0.3, 0.005, HOLDS), (0.3, 0.1, PART), (0.3, 0.4, NOT), (0.3, 0.3, NOT), (0.005, 0.0, UNTESTABLE)],
 )
 def test_c4_asks_for_nearly_none(standard: float, aligned: float, verdict: str) -> None:
     table = records(0.0).assign(activation="relu")
@@ -160,7 +226,7 @@ def test_c6_is_of_the_harder_direction_alone(gain: float, verdict: str) -> None:
     assert found.effect.mean == pytest.approx(gain, abs=1e-3)
 
 
-@pytest.mark.parametrize(("slope", "verdict"), [(1.0, HOLDS), (0.25, PART), (0.0, NOT), (-1.0, NOT)])
+@pytest.mark.parametrize(("slope", "verdict"), [(1.0, HOLDS), (0.25, NOT), (0.0, NOT), (-1.0, NOT)])
 def test_c7_and_c8_are_pearsons_r_over_alive_features(slope: float, verdict: str) -> None:
     random = np.random.default_rng(0)
     rows = []
@@ -195,6 +261,65 @@ def test_c11_is_met_where_alignment_does_no_harm() -> None:
     assert needs_no_tuning(cases("activation", p_anneal=0.0, topk=0.01)).verdict == HOLDS
     assert needs_no_tuning(cases("activation", p_anneal=-0.01, topk=0.01)).verdict == PART
     assert needs_no_tuning(cases("activation", p_anneal=-0.01, topk=-0.01)).verdict == NOT
+
+
+def test_c5s_interval_covers_the_truth_though_pairs_share_seeds() -> None:
+    random = np.random.default_rng(0)
+    for n in (3, 5):
+        pairs = np.array(list(combinations(range(n), 2)))
+        for of_seed, of_pair in ((1.0, 0.0), (1.0, 0.3), (1.0, 1.0), (0.3, 1.0), (0.0, 1.0)):
+            a, e = of_seed * random.standard_normal((1500, n)), of_pair * random.standard_normal((1500, len(pairs)))
+            found = [interval_of_pairs(row, pairs) for row in a[:, pairs[:, 0]] + a[:, pairs[:, 1]] + e]
+            assert np.mean([i.low <= 0 <= i.high for i in found]) >= 0.93
+
+
+def test_an_interval_of_pairs_is_the_jackknifes() -> None:
+    values, pairs = np.array([1.0, 2.0, 4.0]), np.array([(0, 1), (0, 2), (1, 2)])
+    pseudo = [3 * 7 / 3 - 2 * 4, 3 * 7 / 3 - 2 * 2, 3 * 7 / 3 - 2 * 1]
+    assert interval_of_pairs(values, pairs).low == pytest.approx(interval(np.array(pseudo)).low)
+    assert interval_of_pairs(values, pairs).seeds == 3
+    with pytest.raises(ValueError, match="at least 3 seeds, and there are 2"):
+        interval_of_pairs(values[:1], pairs[:1])
+
+
+def test_partial_correlation_takes_out_what_firing_often_brings_along() -> None:
+    random = np.random.default_rng(0)
+    often, a, b = random.standard_normal((3, 20000))
+    density = np.exp(often - 6)
+    score, metric = often + 0.5 * a, often + 0.5 * b
+    assert pearson(score, metric, density) == pytest.approx(0.8, abs=0.02)
+    assert partial(score, metric, density) == pytest.approx(0, abs=0.02)
+    r = np.corrcoef([score, metric, often])
+    formula = (r[0, 1] - r[0, 2] * r[1, 2]) / np.sqrt((1 - r[0, 2] ** 2) * (1 - r[1, 2] ** 2))
+    assert partial(score, metric, density) == pytest.approx(formula)
+
+
+def costs(*of: tuple[float, float, float]) -> pd.DataFrame:
+    rows = [("M", f"activation {i}", *row, 61) for i, row in enumerate(of)]
+    return pd.DataFrame([*rows, ("S", "relu", 9.0, 8.0, 10.0, 61)],
+                        columns=["shape", "activation", "cost", "low", "high", "pairs"])  # fmt: skip
+
+
+def test_c10_takes_three_percent_for_no_cost() -> None:
+    little, much, unclear = (0.01, 0.0, 0.02), (0.06, 0.05, 0.07), (0.02, 0.0, 0.04)
+    assert no_added_compute(costs(little, little)).verdict == HOLDS
+    assert no_added_compute(costs(little, much)).verdict == PART
+    assert no_added_compute(costs(much, much)).verdict == NOT
+    assert no_added_compute(costs(unclear, unclear)).verdict == "undecided"
+    assert no_added_compute(costs()).verdict == UNTESTABLE
+    assert no_added_compute(costs(little, much)).effect == Interval(*much, 61)
+
+
+def test_cases_that_disagree_are_judged_at_the_level_that_so_many_ask_for() -> None:
+    """Of two intervals at 95 % one lies above 0, but not at 97.5 %."""
+    values = {"a": np.array([0.01, 0.011, 0.0175]), "b": np.array([-0.03, 0.0, 0.03])}
+    assert interval(values["a"]).low > 0 > interval(values["a"], 0.975).low
+
+    def case(name: str) -> Case:
+        return Case(name, lambda level: interval(values[name], level), Least(0.005, "CE recovered", ""))
+
+    assert decide([case("a")]).verdict == HOLDS
+    assert decide([case("a"), case("b")]).verdict == "undecided"
 
 
 def test_c12_is_about_several_widths() -> None:

@@ -19,7 +19,7 @@ from aligned.published import PARTS
 from aligned.rerun import NOTEBOOKS
 from aligned.spec import RunSpec
 
-GAIN = 0.02  # of aligned SAEs, in whatever is measured
+GAIN = 0.03  # of aligned SAEs, in whatever is measured
 
 
 def answer(measure: str, spec: RunSpec) -> dict[str, Any]:
@@ -29,16 +29,16 @@ def answer(measure: str, spec: RunSpec) -> dict[str, Any]:
     aligned, little = spec.constraint != "none", 1e-4 * random.standard_normal()
     gain = GAIN if spec.activation == "relu" else -GAIN
     value = 0.7 + 0.05 * np.log(l0) + gain * aligned - 0.01 * (spec.constraint == "tied") + little
-    score = 0.8 + 0.2 * random.standard_normal(500)
+    score = 0.8 + 0.2 * random.standard_normal(4000)
     return {
         "recovery": {"l0": l0, "ce_recovered": value, "alive": 0.999 if aligned else 0.7 + little, "fvu": 1 - value},
-        "scores": {"dip_p": 0.01, "below_half": 0.3},
+        "scores": {"dip_p": 0.01, "histogram": [0.0] * 11 + [0.3 + little] + [0.0] * 18 + [0.7 - little] + [0.0] * 10},
         "stability": {"pw_mcc_alive": value},
         "features": {
             "score": list(score),
-            "mcs": list(score + 0.2 * random.standard_normal(500)),
-            "f1": list(score + 0.6 * random.standard_normal(500)),
-            "density": [0.1] * 500,
+            "mcs": list(score + 0.2 * random.standard_normal(4000)),
+            "f1": list(score + 0.6 * random.standard_normal(4000)),
+            "density": [0.1] * 4000,
         },
         "scr": {"n": [*ABLATED], "scr": [value] * len(ABLATED), "harder": [True] * len(ABLATED)},
         "behaviour": {},
@@ -85,7 +85,7 @@ def test_without_records_nothing_is_decided_and_each_claim_says_why(place: Path)
     for name, finding in found.items():
         if name != "C10":
             assert finding.verdict == "not testable here"
-            assert "0 of the" in finding.reason
+            assert "published" in finding.reason
     table = scorecard.table(found)
     assert table.count("<tr>") == 13
     assert all(html.escape(claim.statement) in table for claim in scorecard.CLAIMS.values())

@@ -1,0 +1,226 @@
+"""From intervals to a verdict: what every rule of `aligned.claims` has in common.
+
+A claim speaks of one case or of several (activations, widths). In each case a test asks the effect's interval whether
+what the claim says is shown, excluded, or neither. The claim then
+
+- *holds*, if it is shown in every case: no correction is needed, since all must agree;
+- *does not hold*, if it is excluded in every case;
+- *holds in part*, if it is shown in some case by an interval widened for the number of cases looked at (Bonferroni);
+- is *undecided* otherwise.
+
+How often these verdicts are wrong, `benchmarks/rules.py` counts on simulated records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from aligned.intervals import LEVEL, Interval
+
+Verdict = Literal["holds", "holds in part", "does not hold", "undecided", "not testable here"]
+
+
+@dataclass(frozen=True)
+class Least:
+    """The smallest effect of interest: a smaller one would change nobody's choice.
+
+    Attributes:
+        size: in the measure's unit.
+        of: the measure.
+        why: this size.
+    """
+
+    size: float
+    of: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.size:g} in {self.of}"
+
+
+class Test(Protocol):
+    """What is asked of a case."""
+
+    def shown(self, effect: Interval, least: float) -> bool | None:
+        """Whether the interval shows it, True, or excludes it, False; None if it does neither."""
+
+    def says(self, shown: bool | None, effect: Interval, least: float) -> str:
+        """The same in words."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Is there a gain? Shown, if the interval lies above 0 and reaches the smallest gain of interest; excluded, if it
+    ends below that gain."""
+
+    name: str = "gain"
+    opposite: str = "loss"
+
+    def shown(self, effect: Interval, least: float) -> bool | None:
+        if effect.high < least:
+            return False
+        return True if effect.low > 0 else None
+
+    def says(self, shown: bool | None, effect: Interval, least: float) -> str:
+        if shown is None:
+            return f"the data cannot tell whether there is a {self.name}"
+        if shown:
+            return f"a {self.name} is shown"
+        if effect.low > 0:
+            return f"a {self.name} is shown, but it is smaller than {least:g}"
+        if effect.high < 0:
+            return f"a {self.opposite} is shown"
+        return f"a {self.name} of {least:g} or more is excluded"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Is there a loss? A gain's mirror."""
+
+    def shown(self, effect: Interval, least: float) -> bool | None:
+        return Gain().shown(-effect, least)
+
+    def says(self, shown: bool | None, effect: Interval, least: float) -> str:
+        return Gain("loss", "gain").says(shown, -effect, least)
+
+
+@dataclass(frozen=True)
+class NoLoss:
+    """Is there no loss of interest? Shown, if the interval excludes a loss of the smallest size of interest; excluded,
+    if it shows a loss, and does not exclude one of that size."""
+
+    def shown(self, effect: Interval, least: float) -> bool | None:
+        loss = Loss().shown(effect, least)
+        return None if loss is None else not loss
+
+    def says(self, shown: bool | None, effect: Interval, least: float) -> str:
+        if shown is None:
+            return f"the data cannot tell whether there is a loss of {least:g}"
+        return f"a loss of {least:g} or more is excluded" if shown else "a loss is shown"
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """Is it at most this much? Shown, if the interval ends there or below; excluded, if it lies above."""
+
+    name: str
+
+    def shown(self, effect: Interval, least: float) -> bool | None:
+        if effect.high <= least:
+            return True
+        return False if effect.low > least else None
+
+    def says(self, shown: bool | None, effect: Interval, least: float) -> str:
+        if shown is None:
+            return f"the data cannot tell whether {self.name} is above or below {least:g}"
+        return f"{self.name} is at most {least:g}" if shown else f"{self.name} is more than {least:g}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case of a claim.
+
+    Attributes:
+        name: empty, where the claim has this case alone.
+        at: from a level (0.95) to the effect's interval.
+        least: the smallest effect of interest.
+        test: what is asked.
+    """
+
+    name: str
+    at: Callable[[float], Interval]
+    least: Least
+    test: Test = Gain()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a case: the effect with its 95 % interval, whether what the claim says is shown (None: open), and
+    that in words."""
+
+    name: str
+    effect: Interval
+    least: Least
+    shown: bool | None
+    says: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.says}, {self.effect}" if self.name else f"{self.says}, {self.effect}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of a claim.
+
+    Attributes:
+        verdict: by the claim's rule.
+        effect: that it rests on, where it rests on one.
+        at_l0: the effect at each value of L0, from the least on; the rule does not look at these.
+        outcomes: of every case.
+        reason: what stands in the way, where the claim is not testable.
+        sample: how many seeds and SAEs there are.
+        beside: numbers that the rule does not look at.
+    """
+
+    verdict: Verdict
+    effect: Interval | None = None
+    at_l0: tuple[tuple[float, Interval], ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+    reason: str = ""
+    sample: str = ""
+    beside: tuple[tuple[str, Interval], ...] = ()
+
+    def __str__(self) -> str:
+        """In Markdown, without a full stop."""
+        if self.reason:
+            return f"**{self.verdict}** ({self.reason})"
+        told = f"**{self.verdict}**: {'; '.join(map(str, self.outcomes))}"
+        if self.beside:
+            told += f"; beside it, {', '.join(f'{name} {effect}' for name, effect in self.beside)}"
+        return f"{told} ({self.sample}; smallest effect of interest: {self.least})"
+
+    @property
+    def parts(self) -> tuple[tuple[str, Interval], ...]:
+        """The effect in each case that the claim speaks of."""
+        return tuple((outcome.name, outcome.effect) for outcome in self.outcomes if outcome.name)
+
+    @property
+    def least(self) -> str:
+        """The smallest effects of interest."""
+        return ", ".join(dict.fromkeys(str(outcome.least) for outcome in self.outcomes))
+
+
+def decide(
+    cases: Sequence[Case],
+    sample: str = "",
+    effect: Interval | None = None,
+    at_l0: tuple[tuple[float, Interval], ...] = (),
+    beside: tuple[tuple[str, Interval], ...] = (),
+) -> Finding:
+    """The verdict on a claim with these cases.
+
+    Where the cases do not agree, a case counts as shown or excluded only if its interval at the level that so many
+    cases ask for (Bonferroni) says so too.
+
+    Args:
+        cases: at least one.
+        sample, effect, at_l0, beside: of the finding; with one case, its effect is the finding's.
+    """
+    effects = [case.at(LEVEL) for case in cases]
+    shown = [case.test.shown(found, case.least.size) for case, found in zip(cases, effects)]
+    if len(set(shown)) > 1:
+        level = 1 - (1 - LEVEL) / len(cases)
+        wider = [case.test.shown(case.at(level), case.least.size) for case in cases]
+        shown = [at_95 if at_95 == at_level else None for at_95, at_level in zip(shown, wider)]
+    verdict: Verdict = "holds in part" if True in shown else "undecided"
+    if len(set(shown)) == 1 and shown[0] is not None:
+        verdict = "holds" if shown[0] else "does not hold"
+    outcomes = tuple(
+        Outcome(case.name, found, case.least, state, case.test.says(state, found, case.least.size))
+        for case, found, state in zip(cases, effects, shown)
+    )
+    if effect is None and len(cases) == 1:
+        effect = effects[0]
+    return Finding(verdict, effect, at_l0, outcomes, "", sample, beside)
