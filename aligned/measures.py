@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,16 +13,18 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from aligned import evals, runs, text
-from aligned.alignment import alignment_score
+from aligned.alignment import Rows, alignment_score
 from aligned.evals.attributes import Pair, pairs
 from aligned.evals.codes import codes
 from aligned.evals.probing import KS
 from aligned.evals.recovery import recoveries
 from aligned.evals.scores import histogram
 from aligned.evals.scr import ABLATED
+from aligned.evals.stability import convergence as along_training
 from aligned.evals.stability import max_cosine
 from aligned.held_out import HeldOut, held_out
 from aligned.labels import labelled_windows
+from aligned.retrace import moments, retrace
 from aligned.runs import Run
 from aligned.sae import SAE
 from aligned.spec import RunSpec
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Together = Sequence[tuple[Run, ...]]
 AT_ONCE = 4  # SAEs in memory
+SHOWN, ACTIVE, CONTEXTS = 3, 1e-4, 4  # features of each kind in `contexts`, how dense at least, and of each so many
 
 
 def alone(specs: list[RunSpec]) -> list[tuple[RunSpec, ...]]:
@@ -146,6 +149,46 @@ def stability(together: Together, tokens: int) -> Iterator[Row]:
         yield {f"{measure}_{of}": value for of, row in found.items() for measure, value in row.items()}
 
 
+def convergence(together: Together, _: int) -> Iterator[Row]:
+    """Of two seeds, along their training (`evals.stability.convergence`): lists over `moments`, numbers of steps, 0 and
+    the last among them. Each SAE is trained again for it (`aligned.retrace`), once for all its pairs; `same` and
+    `other_same` are the mean cosines of what that gave with what is in the store."""
+    for _, pairs_of in groupby(together, lambda pair: replace(pair[0].spec, seed=0)):
+        known: dict[RunSpec, tuple[list[Rows], float]] = {}
+        for pair in pairs_of:
+            for run in pair:
+                if run.spec not in known:
+                    known[run.spec] = retrace(run)
+            (a, same), (b, other_same) = (known[run.spec] for run in pair)
+            steps = moments(pair[0].spec.steps)
+            yield {"moments": steps, **along_training(a, b), "same": same, "other_same": other_same}
+
+
+def contexts(together: Together, tokens: int) -> Iterator[Row]:
+    """What features of low and of high alignment score fire on: `lowest` and `nearest_1`, each up to 3 features that
+    are active on more than 1e-4 of the tokens, as records of pages (`evals.pages.Page.of_record`) with the 4 strongest
+    contexts. Where scores are all 1, by a constraint, which features these are is an accident of rounding."""
+    for (run,) in together:
+        sae, read = run.sae, _read(run.spec, tokens)
+        density = (codes(sae, read.kept[0]) > 0).mean(0)
+        score = alignment_score(sae).detach()
+        active = torch.from_numpy(density > ACTIVE).nonzero().squeeze(1)
+        lowest = active[score[active].argsort(stable=True)][:SHOWN]
+        others = active[~torch.isin(active, lowest)]
+        nearest = others[(score[others] - 1).abs().argsort(stable=True)][:SHOWN]
+        found = evals.pages(
+            sae,
+            [*lowest.tolist(), *nearest.tolist()],
+            read.tokens,
+            read.x,
+            read.keep,
+            _vocabulary(run.spec.model),
+            CONTEXTS,
+        )
+        records = [page.record for page in found]
+        yield {"lowest": records[: len(lowest)], "nearest_1": records[len(lowest) :]}
+
+
 def features(together: Together, tokens: int) -> Iterator[Row]:
     """Of every feature of the first of two seeds: alignment `score`, `mcs` with the other seed's features, `f1` on its
     `concept`, and the `density` of its activity; to four digits. And how good the dictionary is on the whole."""
@@ -212,6 +255,8 @@ MEASURES = {
     "features": Measure(features, TEXT, with_the_next, labelled=True),
     "scr": Measure(scr, CODE, labelled=True, least=32),
     "probing": Measure(probing, CODE, labelled=True, least=32),
+    "convergence": Measure(convergence, groups=every_two),
+    "contexts": Measure(contexts, TEXT),
 }
 
 
@@ -222,6 +267,12 @@ def _read(spec: RunSpec, tokens: int) -> HeldOut:
 @lru_cache(maxsize=1)
 def _held_out(model: str, layer: int, tokens: int, context: int, source: str) -> HeldOut:
     return held_out(runs.language_model(model), layer, tokens, context, source)
+
+
+@lru_cache(maxsize=1)
+def _vocabulary(model: str) -> list[str]:
+    tokenizer = runs.language_model(model).tokenizer
+    return tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
 
 
 def _short(values: Tensor) -> list[float]:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import aligned
-from aligned import evals
+from aligned import evals, measures, runs
 from aligned.evals.attributes import PAIRS
+from aligned.evals.pages import Page
 from aligned.evals.probing import KS
+from aligned.formats import load_saelens
+from aligned.held_out import held_out
+from aligned.retrace import moments, retrace
+from aligned.runs import Run
 from tests.conftest import SMALL
 
 
@@ -39,3 +46,67 @@ def test_probing_is_of_both_attributes_of_every_pair(place: Path) -> None:
     assert np.mean(row["full"]) > 0.6
     assert set(few["k"]) == {1, 2, 5}  # 16 features are more than there are
     assert few["full"][::3] == row["full"][::4]
+
+
+def test_convergence_trains_each_sae_again_once_and_ends_where_stability_is_measured(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = aligned.grid(replace(SMALL, tokens=64 * 512), seed=[0, 1, 2])
+    made: list[int] = []
+    monkeypatch.setattr(measures, "retrace", lambda run: made.append(run.spec.seed) or retrace(run))
+    table = aligned.records(specs, 1, measure="convergence")
+    assert sorted(made) == [0, 1, 2]
+    stable = aligned.records(specs, 4096, measure="stability")
+    assert list(zip(table.seed, table.other_seed)) == [(0, 1), (0, 2), (1, 2)]
+    for row, end in zip(table.itertuples(), stable.itertuples()):
+        assert row.moments == [0, 1, 2, 4, 8, 16, 32, 64]
+        assert row.same == row.other_same == pytest.approx(1, abs=1e-6)
+        for found, suffix in ((row.pw_mcc, ""), (row.pw_mcc_centred, "_centred")):
+            assert found[0] == pytest.approx(getattr(end, f"pw_mcc_start{suffix}"), abs=1e-5)
+            assert found[-1] == pytest.approx(getattr(end, f"pw_mcc_all{suffix}"), abs=1e-5)
+        assert row.own_start[0] == pytest.approx(1, abs=1e-6)
+        assert row.own_start[-1] < 0.999
+
+
+def test_what_is_trained_again_is_the_run(place: Path) -> None:
+    run = aligned.run(replace(SMALL, center=True))
+    decoders, same = retrace(run)
+    assert same == pytest.approx(1, abs=1e-6)
+    stored = torch.nn.functional.normalize(run.sae.W_dec)
+    assert torch.allclose(torch.nn.functional.normalize(decoders[-1]), stored, atol=1e-6)
+    assert moments(4882) == [0, 76, 153, 305, 610, 1220, 2441, 4882]
+    assert moments(1) == [0, 1]
+
+
+def test_another_end_is_an_error_on_the_same_machine_and_a_warning_on_another(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, other = aligned.run(SMALL), aligned.run(replace(SMALL, seed=1))
+    monkeypatch.setattr(Run, "sae", property(lambda _: load_saelens(other.path)))
+    with pytest.raises(RuntimeError, match=f"{run.spec.name}, trained again, is not the SAE in the store"):
+        retrace(run)
+    made = run.provenance
+    monkeypatch.setattr(Run, "provenance", property(lambda _: {**made, "device": "another"}))
+    with pytest.warns(UserWarning, match="is not the SAE in the store .*; other than then: device"):
+        _, same = retrace(run)
+    assert same < 0.9
+
+
+def test_contexts_are_of_low_and_of_high_scores_and_small(place: Path) -> None:
+    spec = replace(SMALL, constraint="none", d_sae=128, tokens=65_536)
+    row = aligned.records([spec], 16_384, measure="contexts").iloc[0]
+    pages = {kind: [Page.of_record(record) for record in row[kind]] for kind in ("lowest", "nearest_1")}
+    sae = aligned.run(spec).sae
+    read = held_out(runs.language_model("embedded"), spec.layer, 16_384, spec.context)
+    with torch.no_grad():
+        f, score = sae.encode(read.kept[0]), aligned.alignment_score(sae)
+    active = (f > 0).float().mean(0) > 1e-4
+    assert [p.score for p in pages["lowest"]] == pytest.approx(score[active].sort().values[:3].tolist())
+    nearest = score[active][(score[active] - 1).abs().argsort()[:3]]
+    assert [p.score for p in pages["nearest_1"]] == pytest.approx(nearest.tolist())
+    for page in (*pages["lowest"], *pages["nearest_1"]):
+        strongest = page.contexts[0]
+        assert strongest.values[strongest.at] == pytest.approx(f[:, page.feature].max().item(), rel=5e-3)
+        assert 1 <= len(page.contexts) <= 4
+        assert "<pre" in page.html()
+    assert len(json.dumps({kind: row[kind] for kind in pages})) < 10_000

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 
-from aligned.evals.pages import AFTER, BEFORE, pages
+from aligned.evals.pages import AFTER, BEFORE, Page, pages
 from aligned.sae import SAE
 
 
@@ -32,6 +33,8 @@ def test_contexts_are_the_strongest_and_do_not_overlap(planted) -> None:  # type
     (page,) = pages(sae, [0], tokens, x, keep, words, contexts=4)
     assert [max(c.values) for c in page.contexts] == [5, 5, 4, 4]
     assert all(" HIT" in c.tokens and len(c.tokens) <= BEFORE + AFTER + 1 for c in page.contexts)
+    assert [c.tokens[c.at] for c in page.contexts] == [" HIT"] * 4
+    assert [c.values[c.at] for c in page.contexts] == [5, 5, 4, 4]
     assert page.score == pytest.approx(0.5)
     assert page.density == pytest.approx(15 / (5 * 63))
 
@@ -47,6 +50,23 @@ def test_text_and_html_show_what_fires(planted) -> None:  # type: ignore[no-unty
     assert "<span title='5' style='background:rgba(230,140,30,0.75)'> HIT</span>" in shown
     assert "<i>" not in shown
     assert "&lt;i&gt;" in shown
+
+
+def test_a_page_from_its_record_is_the_same_page(planted) -> None:  # type: ignore[no-untyped-def]
+    sae, tokens, x, keep, words = planted
+    for page in pages(sae, [0, 1], tokens, x, keep, words, contexts=4):
+        page = replace(page, concept="loop body", f1=0.5)
+        again = Page.of_record(json.loads(json.dumps(page.record)))
+        assert again == page
+        assert again.html() == page.html()
+
+
+def test_a_record_has_activations_to_three_digits(planted) -> None:  # type: ignore[no-untyped-def]
+    sae, tokens, x, keep, words = planted
+    (page,) = pages(sae, [0], tokens, x * 1.23456, keep, words, contexts=1)
+    (context,) = page.record["contexts"]
+    assert context["values"][context["at"]] == 6.17
+    assert set(context["values"]) == {0, 6.17}
 
 
 def test_a_feature_that_never_fires_has_no_context(planted) -> None:  # type: ignore[no-untyped-def]

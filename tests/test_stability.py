@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from aligned.evals.stability import centred, match, max_cosine, over_seeds, stability
+from aligned.evals.stability import centred, convergence, match, max_cosine, over_seeds, stability
 from aligned.sae import SAE
 from aligned.spec import RunSpec
 
@@ -154,3 +154,22 @@ def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(ValueError, match="no alive feature"):
         stability(one, two, (torch.zeros(20, dtype=torch.bool), torch.ones(20, dtype=torch.bool)))
     assert len(over_seeds([one, two, three])) == 3
+
+
+def test_convergence_is_seen_where_two_trainings_meet_and_not_where_they_stay() -> None:
+    starts = [SAE(32, 100, constraint="none", seed=seed).W_dec.detach() for seed in (0, 1)]
+    goal = rows(100, 32, 9)
+    meeting = [[(1 - t) * start + t * goal for t in (0, 0.5, 1)] for start in starts]
+    found = convergence(*meeting)
+    for name in ("pw_mcc", "pw_mcc_centred"):
+        assert found[name][0] < 0.6
+        assert found[name][0] < found[name][1] < found[name][2]
+        assert found[name][2] == pytest.approx(1, abs=1e-5)
+    assert found["pw_mcc"][0] == pytest.approx(match(*starts).mean)
+    assert found["own_start"][0] == found["other_own_start"][0] == pytest.approx(1, abs=1e-5)
+    cosines = torch.nn.functional.cosine_similarity(goal, starts[1], dim=1).abs()
+    assert found["other_own_start"][2] == pytest.approx(cosines.mean().item(), abs=1e-5)
+    still = convergence([starts[0]] * 2, [starts[1]] * 2)
+    assert still["pw_mcc"][0] == still["pw_mcc"][1]
+    with pytest.raises(ValueError, match="3 moments of the one training and 2 of the other"):
+        convergence(meeting[0], meeting[1][:2])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +21,12 @@ BEFORE, AFTER = 12, 6  # tokens shown around the strongest one
 
 @dataclass(frozen=True)
 class Context:
-    """Some tokens in a row, as text, with the feature's activation on each."""
+    """Some tokens in a row, as text, with the feature's activation on each; `at` is the place among them of the one
+    that the context was taken for. (A larger activation may stand beside it, if an earlier context shows that one.)"""
 
     tokens: tuple[str, ...]
     values: tuple[float, ...]
+    at: int
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,21 @@ class Page:
     def title(self) -> str:
         known = f"; {self.concept}, F1 {self.f1:.2f}" if self.concept and self.f1 is not None else ""
         return f"feature {self.feature}: alignment score {self.score:.3f}, active on {self.density:.3%}{known}"
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any]) -> Page:
+        """The page that a `record` was made of."""
+        contexts = (Context(tuple(c["tokens"]), tuple(c["values"]), c["at"]) for c in record["contexts"])
+        return cls(**{**record, "contexts": tuple(contexts)})
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Plain lists and numbers, for JSON; activations to three digits."""
+        record = asdict(self)
+        for context in record["contexts"]:
+            context["values"] = [float(f"{v:.3g}") if v else 0 for v in context["values"]]
+            context["tokens"] = list(context["tokens"])
+        return {**record, "contexts": list(record["contexts"])}
 
     def text(self) -> str:
         """Readable without colour: active tokens stand in [brackets], the strongest of a context in [[two]]."""
@@ -127,7 +145,8 @@ def _context(
     vocabulary: Sequence[str], block: Int[Tensor, " context"], values: Float[np.ndarray, " context"], at: int
 ) -> Context:
     here = slice(max(0, at - BEFORE), at + AFTER + 1)
-    return Context(tuple(vocabulary[t] for t in block[here].tolist()), tuple(map(float, values[here])))
+    words = tuple(vocabulary[t] for t in block[here].tolist())
+    return Context(words, tuple(map(float, values[here])), at - here.start)
 
 
 def _plain(context: Context) -> str:

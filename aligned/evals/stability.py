@@ -157,6 +157,35 @@ def over_seeds(saes: Sequence[SAE], alive: Sequence[Bool[Tensor, " d_sae"]] | No
     ]
 
 
+def convergence(a: Sequence[Rows], b: Sequence[Rows]) -> dict[str, list[float]]:
+    """Whether two trainings approach one another, or were as alike when they started. (Stability says that two trained
+    dictionaries agree; that training made them agree is another claim, and needs the similarity along the way.)
+
+    Args:
+        a, b: decoders, `[d_sae, d_in]`, at the same moments of two trainings; the first is the start.
+
+    Returns:
+        Lists, a value a moment: `pw_mcc`, the mean cosine of matched rows (arXiv 2505.20254), over all features;
+        `pw_mcc_centred`, the same of `centred` rows; `own_start` and `other_own_start`, the mean |cosine| of a's and
+        b's rows with themselves at the start.
+
+    Raises:
+        ValueError: not as many moments of the one as of the other.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"there are {len(a)} moments of the one training and {len(b)} of the other; they are the same")
+    return {
+        "pw_mcc": [match(x, y).mean for x, y in zip(a, b)],
+        "pw_mcc_centred": [match(centred(x), centred(y)).mean for x, y in zip(a, b)],
+        "own_start": [_to_start(x, a[0]) for x in a],
+        "other_own_start": [_to_start(y, b[0]) for y in b],
+    }
+
+
+def _to_start(rows: Rows, start: Rows) -> float:
+    return (_unit(rows) * _unit(start)).sum(1).abs().mean().item()
+
+
 def _exact(a: Rows, b: Rows) -> Match:
     from scipy.optimize import linear_sum_assignment
 
