@@ -213,6 +213,9 @@ def decide(
     if len(set(shown)) > 1:
         level = 1 - (1 - LEVEL) / len(cases)
         wider = [case.test.shown(case.at(level), case.least.size) for case in cases]
+        sample += (
+            f"; the cases do not agree, so that each is judged by its {level:.1%} interval, not the 95 % one shown"
+        )
         shown = [at_95 if at_95 == at_level else None for at_95, at_level in zip(shown, wider)]
     verdict: Verdict = "holds in part" if True in shown else "undecided"
     if len(set(shown)) == 1 and shown[0] is not None:
