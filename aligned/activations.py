@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from aligned import checkpoint, text
 from aligned.model import LanguageModel
+from aligned.precision import autocast, precision
 
 FORMAT = 1  # of a pool's folder
 _ROWS = 8192  # of a pool that are read at once
@@ -274,6 +275,7 @@ def _write_pool(
     beside = _half(folder)
     size = 2 * n * model.d_in
     facts = {**name, "text_fingerprint": _fingerprint(blocks), "shape": [n, model.d_in]}
+    facts["precision"] = precision(model.device)
     try:
         done = _made_so_far(beside, facts)
         with (beside / "activations.bf16").open("r+b") as file:
@@ -386,7 +388,8 @@ def _residuals(
     for first in range(start, len(blocks), _BLOCKS):
         tokens = blocks[first : first + _BLOCKS]
         keep: Bool[Tensor, "b context"] = ~model.is_special(tokens)
-        x = model.residual(tokens, layer).cpu()[keep]
+        with autocast(model.device):
+            x = model.residual(tokens, layer).cpu()[keep]
         if not x.isfinite().all():
             raise FloatingPointError(
                 f"{model.name} gives activations that are not finite at layer {layer}, "
