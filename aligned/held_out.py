@@ -26,7 +26,8 @@ class HeldOut:
         words: `[n, context]`, each token's labels, bit i for concept i (`aligned.labels`).
         names: of the concepts; none, where the text is not Python and no labelling was given.
         x: `[n, context, d_in]`, the residual stream after a layer.
-        keep: `[n, context]`, False at special tokens, which are neither reconstructed nor measured.
+        keep: `[n, context]`, False at special tokens, which are neither reconstructed nor measured, and at outliers
+            where these were to be left out.
     """
 
     tokens: Int[Tensor, "n context"]
@@ -37,7 +38,7 @@ class HeldOut:
 
     @property
     def kept(self) -> tuple[Float[Tensor, "m d_in"], UInt64[np.ndarray, " m"]]:
-        """Activations and labels of the tokens that are not special, in their order."""
+        """Activations and labels of the tokens to keep, in their order."""
         return self.x[self.keep], self.words[self.keep.numpy()]
 
 
@@ -48,6 +49,7 @@ def held_out(
     context: int = 256,
     source: str = text.INSTALLED,
     labelling: Labelling | None = None,
+    outliers: float = 0.0,
 ) -> HeldOut:
     """Read held-out text.
 
@@ -58,6 +60,7 @@ def held_out(
         context: tokens in a block, BOS included.
         source: as `aligned.text.documents` takes it.
         labelling: by default Python's for `installed-python`, and none for any other source.
+        outliers: tokens whose activation's norm exceeds this many times the median norm are not kept; 0 keeps all.
 
     Raises:
         ValueError: a layer that the model does not have, blocks that are too long for it, no tokens, or no text.
@@ -70,4 +73,7 @@ def held_out(
     docs = text.documents(source, "held_out")
     found = labelled_blocks(docs, model.tokenizer, context, -(-tokens // context), labelling)
     x = torch.cat([model.residual(part, layer).cpu() for part in found.tokens.split(_BLOCKS)])
-    return HeldOut(found.tokens, found.words, found.names, x, ~model.is_special(found.tokens))
+    keep, norms = ~model.is_special(found.tokens), x.norm(dim=2)
+    if outliers:
+        keep &= norms <= outliers * norms[keep].median()
+    return HeldOut(found.tokens, found.words, found.names, x, keep)

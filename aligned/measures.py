@@ -100,11 +100,14 @@ class Measure:
 
 def recovery(together: Together, tokens: int) -> Iterator[Row]:
     """`evals.recovery`."""
-    for first in range(0, len(together), AT_ONCE):
-        some = together[first : first + AT_ONCE]
-        spec = some[0][0].spec
-        blocks = runs.held_out_blocks(spec.model, spec.text, spec.context, tokens)
-        yield from recoveries([run.sae for (run,) in some], runs.language_model(spec.model), blocks)
+    for outliers, alike in groupby(together, lambda of: of[0].spec.outliers):
+        same = list(alike)
+        for first in range(0, len(same), AT_ONCE):
+            some = same[first : first + AT_ONCE]
+            spec = some[0][0].spec
+            blocks = runs.held_out_blocks(spec.model, spec.text, spec.context, tokens)
+            lm = runs.language_model(spec.model)
+            yield from recoveries([run.sae for (run,) in some], lm, blocks, outliers=outliers)
 
 
 def scores(together: Together, _: int) -> Iterator[Row]:
@@ -261,12 +264,12 @@ MEASURES = {
 
 
 def _read(spec: RunSpec, tokens: int) -> HeldOut:
-    return _held_out(spec.model, spec.layer, tokens, spec.context, spec.text)
+    return _held_out(spec.model, spec.layer, tokens, spec.context, spec.text, spec.outliers)
 
 
 @lru_cache(maxsize=1)
-def _held_out(model: str, layer: int, tokens: int, context: int, source: str) -> HeldOut:
-    return held_out(runs.language_model(model), layer, tokens, context, source)
+def _held_out(model: str, layer: int, tokens: int, context: int, source: str, outliers: float) -> HeldOut:
+    return held_out(runs.language_model(model), layer, tokens, context, source, outliers=outliers)
 
 
 @lru_cache(maxsize=1)

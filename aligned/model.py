@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parent / "data" / "embedded"
+_LOGITS = 2**27  # floats, 0.5 GB, that the logits may take; the loss needs as much again
 Splice = Callable[[Float[Tensor, "batch context d_in"]], Float[Tensor, "batch context d_in"]]
 
 
@@ -55,7 +56,6 @@ class LanguageModel:
         )
         self.bridge.eval().requires_grad_(False)
         self.tokenizer: PreTrainedTokenizerBase = self.bridge.tokenizer
-        self._baselines: dict[tuple[int, tuple[int, ...], str], tuple[Tensor, Tensor]] = {}
 
     def __repr__(self) -> str:
         shape = f"{self.n_layers} layers of width {self.d_in}"
@@ -129,8 +129,13 @@ class LanguageModel:
         resid: Float[Tensor, "batch context d_in"] | None = None,
     ) -> Float[Tensor, "batch context-1"]:
         """Cross-entropy, in nats, of each next token; with `resid` in the place of the residual stream after `layer`
-        where it is given. What comes before that layer is not computed then."""
+        where it is given. What comes before that layer is not computed then. Logits are made for a few rows at a time:
+        with a vocabulary of 262,144 those of one block of 256 tokens take 268 MB."""
         self.hook(layer)
+        rows = max(1, _LOGITS // (tokens.shape[1] * self.bridge.cfg.d_vocab))
+        if len(tokens) > rows:
+            resids = [None] * len(tokens) if resid is None else resid.split(rows)
+            return torch.cat([self.token_loss(x, layer, r) for x, r in zip(tokens.split(rows), resids)])
         tokens = tokens.to(self.device)
         with ExitStack() as stack:
             if resid is not None:
@@ -167,18 +172,6 @@ class LanguageModel:
                 verbose=False,
             )
         return whole[:, tokens.shape[1] :].cpu()
-
-    def clean_and_zero_loss(
-        self, tokens: Int[Tensor, "n context"], layer: int, batch: int = 8
-    ) -> tuple[Float[Tensor, "n context-1"], Float[Tensor, "n context-1"]]:
-        """`token_loss` as the model is, and with the residual stream zeroed at all positions. Kept, because every SAE
-        at this layer is measured against the same two."""
-        key = (layer, tuple(tokens.shape), hashlib.sha256(tokens.cpu().numpy().tobytes()).hexdigest())
-        if key not in self._baselines:
-            clean = torch.cat([self.token_loss(x).cpu() for x in tokens.split(batch)])
-            zero = [self.token_loss(x, layer, torch.zeros(*x.shape, self.d_in)).cpu() for x in tokens.split(batch)]
-            self._baselines[key] = (clean, torch.cat(zero))
-        return self._baselines[key]
 
 
 def named(name: str) -> tuple[str, str | None, torch.dtype]:

@@ -115,11 +115,12 @@ def stability(d_sae: int, d_in: int = 768) -> Callable[[], Callable[[], object]]
 def recovery() -> Callable[[], object]:
     from aligned import text
     from aligned.evals import recovery as measure
+    from aligned.evals.recovery import baselines
     from aligned.model import LanguageModel
 
     model = LanguageModel("embedded")
     blocks = text.token_blocks(text.documents(text.INSTALLED, "held_out"), model.tokenizer, 256, blocks=TOKENS // 256)
-    model.clean_and_zero_loss(blocks, 3)  # the same for all SAEs
+    baselines(model, blocks, 3)  # the same for all SAEs
     return lambda: measure(sae(), model, blocks, 3)
 
 

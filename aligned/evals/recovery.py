@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import warnings
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from aligned import checkpoint
+from aligned.activations import store
 from aligned.evals.fits import layer_of
 from aligned.model import LanguageModel
 from aligned.sae import SAE
 
+_HELD = 2**28  # floats, 1 GB, of residuals that are kept for the SAEs that come next
+
 
 def recovery(
-    sae: SAE, model: LanguageModel, tokens: Int[Tensor, "n context"], layer: int | None = None, batch: int = 8
+    sae: SAE,
+    model: LanguageModel,
+    tokens: Int[Tensor, "n context"],
+    layer: int | None = None,
+    batch: int = 8,
+    outliers: float = 0.0,
 ) -> dict[str, float]:
     """CE recovered, L0, fraction of variance unexplained and alive features on held-out text.
 
-    Special tokens (BOS, separators) are neither reconstructed nor counted. With CE in nats per token,
+    Special tokens (BOS, separators) are neither reconstructed nor counted, and neither are outliers where a bound on
+    their norm is given. With CE in nats per token,
 
         CE recovered = (CE_zero - CE_sae) / (CE_zero - CE_clean),
 
@@ -29,7 +42,10 @@ def recovery(
         FVU legacy = mean of |x - x_hat|^2 / |x - mean x|^2 over tokens, the mean being the batch's,
 
     the second as SAEBench publishes it (as 1 - FVU). L0 is the mean number of non-zero features of a token; alive is
-    the share of features that are non-zero on at least one of the tokens, whose number is in `eval_tokens`.
+    the share of features that are non-zero on at least one of the tokens, whose number is in `eval_tokens`;
+    `eval_outliers` is the number of those left out.
+
+    What the model's own losses are is computed once for a model, a layer and a text, and kept in the store.
 
     Args:
         sae: for raw activations.
@@ -37,11 +53,13 @@ def recovery(
         tokens: blocks of held-out text, BOS first.
         layer: whose residual stream is replaced; by default the one that the SAE was trained on.
         batch: blocks at once.
+        outliers: tokens whose activation's norm exceeds this many times the median norm are left as they are, and are
+            not counted; 0 counts all.
 
     Raises:
         ValueError: an SAE of another model, or no layer known; no tokens, or blocks longer than the model takes.
     """
-    return recoveries([sae], model, tokens, layer, batch)[0]
+    return recoveries([sae], model, tokens, layer, batch, outliers)[0]
 
 
 @torch.no_grad()
@@ -51,6 +69,7 @@ def recoveries(
     tokens: Int[Tensor, "n context"],
     layer: int | None = None,
     batch: int = 8,
+    outliers: float = 0.0,
 ) -> list[dict[str, float]]:
     """`recovery` of several SAEs of one layer; what the model does before that layer is computed once.
 
@@ -67,13 +86,17 @@ def recoveries(
     # the caller's SAEs stay where they are
     sums = [_Sums(sae if sae.b_dec.device == model.device else deepcopy(sae).to(model.device)) for sae in saes]
     spliced: list[list[Tensor]] = [[] for _ in saes]
-    for x in tokens.split(batch):
-        resid, keep = model.residual(x, layer), ~model.is_special(x.to(model.device))
+    clean, zero, norms = baselines(model, tokens, layer, batch)
+    special = model.is_special(tokens).cpu()
+    keep = ~special
+    if outliers:
+        keep &= norms <= outliers * norms[keep].median()
+    for x, resid, kept in zip(tokens.split(batch), _residuals(model, tokens, layer, batch), keep.split(batch)):
+        resid, kept = resid.to(model.device), kept.to(model.device)
         for sums_of, of_sae in zip(sums, spliced):
-            of_sae.append(model.token_loss(x, layer, sums_of.splice(resid, keep)).cpu())
-    counted = ~model.is_special(tokens)[:, :-1].cpu()
-    baselines = model.clean_and_zero_loss(tokens, layer, batch)
-    ce_clean, ce_zero = (loss[counted].double().mean().item() for loss in baselines)
+            of_sae.append(model.token_loss(x, layer, sums_of.splice(resid, kept)).cpu())
+    counted = keep[:, :-1]
+    ce_clean, ce_zero = (loss[counted].double().mean().item() for loss in (clean, zero))
     results = []
     for sums_of, of_sae in zip(sums, spliced):
         ce_sae = torch.cat(of_sae)[counted].double().mean().item()
@@ -84,9 +107,67 @@ def recoveries(
                 "ce_sae": ce_sae,
                 "ce_zero": ce_zero,
                 **sums_of.result(),
+                "eval_outliers": int((~keep & ~special).sum()),
             }
         )
     return results
+
+
+def baselines(
+    model: LanguageModel, tokens: Int[Tensor, "n context"], layer: int, batch: int = 8
+) -> tuple[Float[Tensor, "n context-1"], Float[Tensor, "n context-1"], Float[Tensor, "n context"]]:
+    """What every SAE of a layer is measured against: the model's loss in nats a token, that with the residual stream
+    zeroed at all positions, and the norms of the residual stream. Computed once and kept in the store, in a file that
+    model, layer, text and precision name, so that many processes share it. One that is damaged is made again."""
+    name = f"{model.fingerprint}-layer{layer}-{_digest(tokens)[:16]}-{str(model.dtype).removeprefix('torch.')}"
+    place = store() / "losses" / f"{name}.safetensors"
+    if place.exists():
+        try:
+            kept, _ = checkpoint.load(place)
+            return kept["clean"], kept["zero"], kept["norms"]
+        except (ValueError, KeyError) as error:
+            warnings.warn(f"{error}. It is made again", stacklevel=2)
+    clean = torch.cat([model.token_loss(x).cpu() for x in tokens.split(batch)])
+    zero = torch.cat([model.token_loss(x, layer, torch.zeros(*x.shape, model.d_in)).cpu() for x in tokens.split(batch)])
+    norms = torch.cat([x.norm(dim=2) for x in _residuals(model, tokens, layer, batch)])
+    try:
+        checkpoint.save(place, {"clean": clean, "zero": zero, "norms": norms}, {"model": model.name})
+    except OSError as error:
+        warnings.warn(f"the losses of {model.name} are not kept: {error}", stacklevel=2)
+    return clean, zero, norms
+
+
+def _residuals(
+    model: LanguageModel, tokens: Int[Tensor, "n context"], layer: int, batch: int
+) -> Iterator[Float[Tensor, "b context d_in"]]:
+    """The residual stream after a layer, some blocks at a time; kept in memory where it is small enough, because the
+    next SAEs are measured on the same."""
+    if tokens.numel() * model.d_in <= _HELD:
+        yield from _residual(model, _Blocks(tokens), layer, batch).split(batch)
+    else:
+        yield from (model.residual(x, layer).cpu() for x in tokens.split(batch))
+
+
+class _Blocks:
+    """Tokens that are equal where their digests are, so that a cache finds them."""
+
+    def __init__(self, tokens: Int[Tensor, "n context"]) -> None:
+        self.tokens, self.digest = tokens, _digest(tokens)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Blocks) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+
+@lru_cache(maxsize=1)
+def _residual(model: LanguageModel, blocks: _Blocks, layer: int, batch: int) -> Float[Tensor, "n context d_in"]:
+    return torch.cat([model.residual(x, layer).cpu() for x in blocks.tokens.split(batch)])
+
+
+def _digest(tokens: Int[Tensor, "n context"]) -> str:
+    return hashlib.sha256(f"{tuple(tokens.shape)}".encode() + tokens.cpu().numpy().tobytes()).hexdigest()
 
 
 class _Sums:

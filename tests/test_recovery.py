@@ -1,0 +1,92 @@
+"""What recovery keeps and leaves out: losses in the store, logits in slices, outliers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from aligned import model as models
+from aligned.evals import recovery
+from aligned.evals.recovery import baselines
+from aligned.held_out import held_out
+from aligned.model import LanguageModel
+from aligned.sae import SAE
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def sae() -> SAE:
+    made = SAE(128, 64, "topk", 4)
+    made.layer = 3
+    return made
+
+
+def test_the_models_own_losses_are_computed_once_and_kept(
+    model: LanguageModel, blocks: torch.Tensor, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean, zero, norms = baselines(model, blocks, 3)
+    assert torch.allclose(clean, model.token_loss(blocks), atol=1e-4)
+    assert torch.allclose(zero, model.token_loss(blocks, 3, torch.zeros(*blocks.shape, 128)), atol=1e-4)
+    assert torch.allclose(norms, model.residual(blocks, 3).norm(dim=2), rtol=1e-4)
+    (file,) = (store / "losses").iterdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(model, "token_loss", None)  # a second pass over the model would fail
+        assert all(torch.equal(a, b) for a, b in zip(baselines(model, blocks, 3), (clean, zero, norms)))
+    baselines(model, blocks, 2)
+    baselines(model, blocks[:2], 3)
+    assert len(list((store / "losses").iterdir())) == 3  # of another layer, and of another text
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.warns(UserWarning, match="is damaged.*made again"):
+        assert torch.equal(baselines(model, blocks, 3)[1], zero)
+    assert torch.equal(baselines(model, blocks, 3)[1], zero)
+
+
+def test_logits_in_slices_give_the_same_loss(
+    model: LanguageModel, blocks: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = torch.randn(*blocks.shape, 128, generator=torch.Generator().manual_seed(0))
+    whole = model.token_loss(blocks), model.token_loss(blocks, 3, other)
+    seen = []
+    handle = model.bridge.original_model.register_forward_hook(lambda *call: seen.append(call[2].logits.numel()))
+    monkeypatch.setattr(models, "_LOGITS", 3 * 128 * model.bridge.cfg.d_vocab)
+    sliced = model.token_loss(blocks), model.token_loss(blocks, 3, other)
+    handle.remove()
+    assert len(seen) == 2 * 6  # of 16 blocks, 3 at a time
+    assert max(seen) <= models._LOGITS
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(whole, sliced))
+
+
+def test_outliers_are_left_as_they_are_and_not_counted(
+    model: LanguageModel, blocks: torch.Tensor, store: Path, sae: SAE
+) -> None:
+    x, special = model.residual(blocks, 3), model.is_special(blocks)
+    bound = 1.1 * x.norm(dim=2)[~special].median()
+    keep = ~special & (x.norm(dim=2) <= bound)
+    assert 0 < (n_out := int((~special & ~keep).sum())) < 0.5 * keep.sum()
+    found = recovery(sae, model, blocks, outliers=1.1)
+    assert found["eval_tokens"] == keep.sum()
+    assert found["eval_outliers"] == n_out
+    rest = x[keep]
+    x_hat = sae.decode(sae.encode(rest)).detach()
+    variance = (rest - rest.mean(0)).square().sum()
+    assert found["fvu"] == pytest.approx(((rest - x_hat).square().sum() / variance).item(), rel=1e-3)
+    spliced = x.clone()
+    spliced[keep] = x_hat
+    loss = model.token_loss(blocks, 3, spliced)[keep[:, :-1]].mean().item()
+    assert found["ce_sae"] == pytest.approx(loss, rel=1e-4)
+    all_of_them = recovery(sae, model, blocks)
+    assert (all_of_them["eval_tokens"], all_of_them["eval_outliers"]) == ((~special).sum(), 0)
+
+
+def test_held_out_text_without_outliers(model: LanguageModel) -> None:
+    whole, without = held_out(model, 3, 1000, 128), held_out(model, 3, 1000, 128, outliers=1.1)
+    norms = whole.x.norm(dim=2)
+    assert torch.equal(without.keep, whole.keep & (norms <= 1.1 * norms[whole.keep].median()))
+    assert len(without.kept[0]) == without.keep.sum() < whole.keep.sum()
