@@ -13,7 +13,6 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aligned.results import records
 from aligned.spec import RunSpec, kinds
 
 RECOVERY, READ, WINDOWS = 1_048_576, 262_144, 4000  # tokens of held-out text, of two sizes; windows of code
@@ -42,7 +41,7 @@ def _of(*activations, penalties=LAMBDA, ks=K, constraints=ARMS, **fields) -> lis
     return kinds(replace(SPEC, **fields), activations, penalties, ks, seed=SEEDS, constraint=constraints)
 
 
-BUDGETS: list[dict[str, Any]] = [{"tokens": 4_000_000}, {"tokens": 50_000_000}, {"lr": 1e-3}, {"lr": 3e-2}]
+BUDGETS: list[dict[str, Any]] = [{"tokens": 4_000_000}, {"lr": 1e-3}, {"lr": 3e-2}]
 RATES = (1e-3, 3e-3, 1e-2, 3e-2)  # `SPEC.lr` was chosen among them, on standard SAEs alone
 _FIRST: dict[str, Any] = {"penalties": (0.1,), "ks": (16,)}
 PARTS = {
@@ -67,8 +66,15 @@ PARTS = {
 }
 
 
+def planned(measure: str, size: int) -> frozenset[RunSpec]:
+    """The SAEs of all parts of which this is to be measured, on text of this size."""
+    return frozenset(spec for part in PARTS.values() if (measure, size) in part.measures for spec in part.specs)
+
+
 def main(names: list[str]) -> None:
     """Train and measure some parts, or all."""
+    from aligned.results import records
+
     if unknown := set(names) - set(PARTS):
         sys.exit(f"error: there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     for name in names or PARTS:

@@ -9,7 +9,7 @@ asks for specs which are all there is drawn in seconds, from them; what its para
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from itertools import chain, groupby
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from aligned import checkpoint, runs
 from aligned.activations import home
 from aligned.measures import MEASURES, Measure
+from aligned.published import planned
 from aligned.runs import Run
 from aligned.spec import RunSpec
 from aligned.sweeps import sweep
@@ -33,64 +34,115 @@ def records(
 ) -> pd.DataFrame:
     """What was measured, with the fields of its spec: one row a run, or a pair of runs that differ in their seeds.
 
-    A spec may stand for its run: then its published record (`results/`) is used if there is one and `use_published`
-    allows it, and nothing is trained; what is not there is swept first. Answers are kept in the runs' folders as they
-    come. The table's `attrs` have what each run was `made` by, with its spec and whether its record is `published`, and
-    what was `measured_on`.
+    A spec may stand for its run. Then its published record (`results/`) is used if there is one and `use_published`
+    allows it. A spec that belongs to the plan (`aligned.published`) and is not published yet is left out, so that a
+    page never trains by surprise what the plan takes hours for. Every other spec is trained now, by a sweep that first
+    prints the cost. Answers are kept in the runs' folders as they come.
 
     Args:
         asked: runs or specs.
-        eval_tokens: of held-out text; for `scr`, windows of held-out code to train probes on; `scores` needs none.
-        use_published: whether published records will do.
-        measure: `recovery`, `scores`, `behaviour`, `stability`, `features` or `scr`; what each one's columns mean, its
-            function in `aligned.measures` says. `stability` is of every two seeds, `features` of each seed and the
-            next: `seed` is the first one's, `other_seed` the second one's.
+        eval_tokens: of held-out text; for `scr` and `probing`, windows of held-out code to train probes on; `scores`
+            and `convergence` need none.
+        use_published: whether published records will do. False trains and measures all that the store does not have.
+        measure: one of `aligned.measures.MEASURES`; what its columns mean, its function there says. `stability` is of
+            every two seeds, `features` of each seed and the next: `seed` is the first one's, `other_seed` the second's.
+
+    Returns:
+        A table. Its `attrs` hold what each run was `made` by, with its spec and whether its record is `published`; what
+        was `measured_on`; and the specs that are `missing`.
 
     Raises:
-        ValueError: no such measure; eval_tokens under 1 (for `scr` 32); for pairs, a spec of which there is one seed
-            only; for `features` and `scr`, a text whose labels are not known.
+        ValueError: no such measure; eval_tokens under 1 (for `scr` and `probing` 32); for pairs, a spec of which there
+            is one seed only; for measures that need labels, a text whose labels are not known; nothing to show, since
+            all that was asked for is planned and not published yet.
     """
-    import pandas as pd
-
     if measure not in MEASURES:
         raise ValueError(f"measure is {measure!r}; there are {', '.join(MEASURES)}")
     asked, what = list(asked), MEASURES[measure]
     given = {r.spec: r for r in asked if isinstance(r, Run)}
     specs = [r.spec if isinstance(r, Run) else r for r in asked]
     what.check(specs, eval_tokens)
-    groups = what.groups(specs)
-    keys = {group: what.key(measure, eval_tokens, group) for group in groups}
     known = {s: record for s, record in published().items() if use_published and s not in given}
-    drawn = [g for g in groups if all(s in known for s in g) and keys[g] in known[g[0]]["metrics"]]
-    rest = [g for g in groups if g not in drawn]
-    found = given | {r.spec: r for r in sweep([s for s in dict.fromkeys(chain(*rest)) if s not in given])}
-    measured = _measured({tuple(found[s] for s in g): keys[g] for g in rest}, what, eval_tokens)
-    rows, made = [], {s: {**known[s]["provenance"], "published": True} for s in chain(*drawn)}
-    made |= {s: {**found[s].provenance, "published": False} for s in chain(*rest)}
-    for group in groups:
-        metrics = known[group[0]]["metrics"] if group in drawn else measured[group]
-        other = {"other_seed": group[1].seed} if len(group) == 2 else {}
-        rows.append({**metrics["alignment"], **metrics[keys[group]], **asdict(group[0]), **other})
+    later = planned(measure, eval_tokens) - set(given) if use_published else frozenset()
+    return _table(specs, eval_tokens, measure, known, given, later)
+
+
+def drawn(specs: Iterable[RunSpec], size: int, measure: str) -> pd.DataFrame:
+    """`records`, from published ones alone: nothing is trained or measured, and what is not published is left out.
+
+    Raises:
+        ValueError: none is published.
+    """
+    specs = list(specs)
+    return _table(specs, size, measure, published(), {}, frozenset(specs))
+
+
+def drawn_of(
+    grids: Mapping[str, Iterable[RunSpec]], eval_tokens: int, use_published: bool = True, measure: str = "recovery"
+) -> dict[str, pd.DataFrame]:
+    """`records` of several grids, by name. A grid of which nothing is published yet is left out."""
+    found = {}
+    for name, specs in grids.items():
+        try:
+            found[name] = records(specs, eval_tokens, use_published, measure)
+        except NothingPublished:
+            continue
+    return found
+
+
+class NothingPublished(ValueError):
+    """All that was asked for is planned, and nothing of it is published yet."""
+
+
+def _table(
+    specs: list[RunSpec],
+    size: int,
+    measure: str,
+    known: Mapping[RunSpec, dict[str, Any]],
+    given: Mapping[RunSpec, Run],
+    later: frozenset[RunSpec],
+) -> pd.DataFrame:
+    """A row a group: from the `known` records; not at all, where the group is for `later` and the store has no answer
+    either; else from runs that are `given`, in the store or trained now."""
+    import pandas as pd
+
+    what = MEASURES[measure]
+    keys = {group: what.key(measure, size, group) for group in what.groups(specs)}
+    answers: dict[tuple[RunSpec, ...], dict[str, dict[str, Any]]] = {}
+    made: dict[RunSpec, dict[str, Any]] = {}
+    rest = []
+    for group, key in keys.items():
+        if all(s in known for s in group) and key in known[group[0]]["metrics"]:
+            answers[group] = known[group[0]]["metrics"]
+            made |= {s: {**known[s]["provenance"], "published": True} for s in group}
+        elif not later.issuperset(group) or _answered(group, key):
+            rest.append(group)
+    if not rest and not answers:
+        raise NothingPublished(
+            f"none of the {len(keys)} records ({measure}) is published yet; `use_published = False` trains and "
+            "measures the SAEs here"
+        )
+    found = dict(given) | {r.spec: r for r in sweep([s for s in dict.fromkeys(chain(*rest)) if s not in given])}
+    answers |= _measured({tuple(found[s] for s in g): keys[g] for g in rest}, what, size)
+    made |= {s: {**found[s].provenance, "published": False} for s in chain(*rest) if s not in made}
+    rows = []
+    for group, key in keys.items():
+        if group in answers:
+            other = {"other_seed": group[1].seed} if len(group) == 2 else {}
+            rows.append({**answers[group]["alignment"], **answers[group][key], **asdict(group[0]), **other})
     table = pd.DataFrame(rows)
     table.attrs = {
         "made": [{"spec": asdict(s), **by} for s, by in made.items()],
-        "measured_on": f"{eval_tokens:,} {what.unit}" if what.unit else None,
+        "measured_on": f"{size:,} {what.unit}" if what.unit else None,
+        "missing": [asdict(s) for s in dict.fromkeys(chain(*keys)) if s not in made],
     }
     return table
 
 
-def drawn(specs: Iterable[RunSpec], size: int, measure: str) -> pd.DataFrame:
-    """`records`, from published ones alone: nothing is trained or measured.
-
-    Raises:
-        ValueError: some are not published; says how many.
-    """
-    specs, what, known = list(specs), MEASURES[measure], published()
-    groups = what.groups(specs)
-    there = [all(s in known for s in g) and what.key(measure, size, g) in known[g[0]]["metrics"] for g in groups]
-    if not all(there):
-        raise ValueError(f"only {sum(there)} of the {len(groups)} records ({measure}) are published so far")
-    return records(specs, size, measure=measure)
+def _answered(group: tuple[RunSpec, ...], key: str) -> bool:
+    """Whether the store has the runs of a group, and the answer."""
+    there = [runs.finished(spec) for spec in group]
+    return all(run is not None for run in there) and key in (there[0].metrics if there[0] else {})
 
 
 def published() -> dict[RunSpec, dict[str, Any]]:
@@ -161,14 +213,21 @@ def _check_weights(together: list[tuple[Run, ...]]) -> None:
 
 
 def setting(*tables: pd.DataFrame) -> str:
-    """In a line, whose numbers these are: nobody must take one model's for another's.
+    """In a line, whose numbers these are and how many of the SAEs asked for they are.
 
     Args:
         tables: from `records`.
     """
     read = dict.fromkeys(table.attrs["measured_on"] for table in tables if table.attrs["measured_on"])
     measured = f"; measured on {', '.join(read)}" if read else ""
-    return f"*Shown: {shown(_made(tables))}{measured}.*"
+    return f"*Shown: {shown(_made(tables))}{measured}.{_so_far(tables)}*"
+
+
+def _so_far(tables: Iterable[pd.DataFrame]) -> str:
+    """How many SAEs a page shows, where it could not show all."""
+    there = _made(tables).keys()
+    missing = {RunSpec(**spec) for table in tables for spec in table.attrs["missing"]} - there
+    return f" {len(there)} of {len(there) + len(missing)} SAEs are published so far." if missing else ""
 
 
 def shown(of: Iterable[RunSpec]) -> str:
