@@ -215,7 +215,7 @@ def collect(
         "tokens": tokens,
         "context": context,
     }
-    if source == text.INSTALLED:  # other packages, another pool
+    if source in (text.INSTALLED, text.ENGLISH):  # other packages, another pool
         name["documents"] = text.fingerprint(text.installed_python(split))
     elif Path(source).exists():  # and so for files that were changed
         name["documents"] = text.fingerprint(text.documents(source, split))

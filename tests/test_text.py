@@ -28,6 +28,41 @@ def test_installed_python_leaves_out_tests_and_generated_files() -> None:
         assert "automatically generated" not in doc.text[:2000].lower()
 
 
+def test_docstrings_are_read_in_the_order_of_the_file() -> None:
+    source = '''"""First."""
+class A:
+    """Second,
+    on two lines."""
+    def f(self):
+        """Third."""
+        return "not a docstring"
+def g():
+    "Fourth."
+async def h(): pass
+'''
+    assert text.docstrings(source) == "First.\n\nSecond,\non two lines.\n\nThird.\n\nFourth."
+    assert text.docstrings("print 'Python 2'") == text.docstrings("x = 1") == ""
+
+
+def test_installed_english_is_split_by_package_and_has_no_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
+    held_out = list(text.documents(text.ENGLISH, "held_out"))
+    assert sum(len(d.text) for d in held_out) > 1_500_000
+    assert {d.name.split("/")[0] for d in held_out} <= set(text.HELD_OUT_PACKAGES)
+    monkeypatch.setattr(text, "TRAIN_PACKAGES", ("seaborn", "mpmath", "sklearn"))  # seaborn is held out as well
+    text.installed_python.cache_clear()
+    try:
+        train = list(text.documents(text.ENGLISH, "train"))
+    finally:
+        text.installed_python.cache_clear()
+    assert {d.name.split("/")[0] for d in train} == {"mpmath", "sklearn"}
+    assert any(d.name.endswith(".rst") for d in train)
+    texts = [d.text for d in train + held_out]
+    assert len(set(texts)) == len(texts)
+    python = [d.text for d in text.installed_python("held_out")]
+    english, code = (sum(t.count(" the ") for t in of) / sum(map(len, of)) for of in (texts, python))
+    assert english > 2 * code
+
+
 def test_fingerprint_tells_order_and_content() -> None:
     a, b = text.Document("a", "one"), text.Document("b", "two")
     assert text.fingerprint([a, b]) == text.fingerprint([text.Document("other", "one"), b])
