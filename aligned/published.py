@@ -16,6 +16,7 @@ from typing import Any
 from aligned.spec import RunSpec, kinds
 
 RECOVERY, READ, WINDOWS = 1_048_576, 262_144, 4000  # tokens of held-out text, of two sizes; windows of code
+PROBED = 1000  # windows of code, for k-sparse probing
 SPEC = RunSpec(model="embedded", layer=3, d_sae=2048, tokens=10_000_000, lr=1e-2, init="small")
 ARMS = ("none", "projected")
 CONTROLS = ("tied", "soft", "post_step", "detached", "rescaled", "householder")
@@ -61,8 +62,11 @@ PARTS = {
     # the grid that was trained, and seen, before SPEC.lr was chosen
     "earlier": Part(_of("topk", "relu", lr=1e-3), (("recovery", RECOVERY),)),
     "extremes": Part(_of("topk", "relu", penalties=(0.5, 1.0), ks=(2, 4)), (("scores", 1),)),
-    "features": Part(_of("topk", "relu", **_FIRST), (("features", READ), ("behaviour", READ))),
-    "scr": Part(_of("topk", "relu", **FEW), (("scr", WINDOWS),)),
+    "features": Part(
+        _of("topk", "relu", **_FIRST),
+        (("features", READ), ("behaviour", READ), ("contexts", READ), ("convergence", 1)),
+    ),
+    "scr": Part(_of("topk", "relu", **FEW), (("scr", WINDOWS), ("probing", PROBED))),
 }
 
 

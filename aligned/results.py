@@ -114,7 +114,7 @@ def _table(
     for group, key in keys.items():
         if all(s in known for s in group) and key in known[group[0]]["metrics"]:
             answers[group] = known[group[0]]["metrics"]
-            made |= {s: {**known[s]["provenance"], "published": True} for s in group}
+            made |= {s: {**_made_by(known[s], key), "published": True} for s in group}
         elif not later.issuperset(group) or _answered(group, key):
             rest.append(group)
     if not rest and not answers:
@@ -165,7 +165,7 @@ def publish() -> int:
         if run.provenance["dirty"] or run.provenance["commit"] is None:
             print(f"left out, since its code was not committed: {folder.name}")
         elif run.metrics:
-            known[run.spec] = _record(run)
+            known[run.spec] = _joined(known.get(run.spec), _record(run))
     lines: dict[str, list[str]] = {}
     for spec in sorted(known, key=lambda spec: spec.name):
         file = f"{Path(spec.model).name}-layer{spec.layer}.jsonl"
@@ -178,6 +178,21 @@ def publish() -> int:
 def _record(run: Run) -> dict[str, Any]:
     made = {k: v for k, v in run.provenance.items() if k != "checksums"}
     return {"spec": asdict(run.spec), "metrics": {"alignment": run.scores, **run.metrics}, "provenance": made}
+
+
+def _joined(before: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, Any]:
+    """A spec's published record with what is newly measured of it. Where the spec was trained again, what was measured
+    of the earlier training stays, and keeps the provenance of that one (`earlier`, by measure)."""
+    if before is None:
+        return now
+    earlier = {key: _made_by(before, key) for key in before["metrics"] if key not in now["metrics"]}
+    earlier = {key: made for key, made in earlier.items() if made != now["provenance"]}
+    return {**now, "metrics": {**before["metrics"], **now["metrics"]}} | ({"earlier": earlier} if earlier else {})
+
+
+def _made_by(record: dict[str, Any], key: str) -> dict[str, Any]:
+    """The provenance of the SAE that a measure was taken of."""
+    return record.get("earlier", {}).get(key, record["provenance"])
 
 
 def _measured(

@@ -57,6 +57,35 @@ def test_only_what_is_missing_is_trained(published: list[RunSpec], place: Path) 
     assert "published" not in results.provenance(again)
 
 
+def test_what_was_measured_of_an_earlier_training_stays_and_says_so(
+    published: list[RunSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "provenance", property(lambda run: committed(run) | {"commit": "def"}))
+    aligned.records(published, 2 * EVAL, use_published=False)
+    assert results.publish() == 2
+    for tokens, commit in ((EVAL, "abc"), (2 * EVAL, "def")):
+        table = results.drawn(published, tokens, "recovery")
+        assert {made["commit"] for made in table.attrs["made"]} == {commit}
+
+
+def test_what_is_planned_is_not_trained_by_surprise(
+    published: list[RunSpec], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = aligned.grid(SMALL, constraint=["none", "projected"], seed=[0, 1])
+    later = [spec for spec in both if spec not in published]
+    monkeypatch.setattr(results, "planned", lambda measure, size: frozenset(both))
+    monkeypatch.setattr(runs, "_train", None)
+    table = aligned.records(both, EVAL)
+    assert list(zip(table.constraint, table.seed)) == [("none", 0), ("projected", 0)]
+    assert "2 of 4 SAEs are published so far" in results.setting(table)
+    with pytest.raises(
+        ValueError, match=r"none of the 2 records \(recovery\) is published yet; `use_pub"
+    ):
+        aligned.records(later, EVAL)
+    assert list(results.drawn_of({"there": both, "later": later}, EVAL)) == ["there"]
+    assert not list(place.glob("*/spec.json"))
+
+
 def test_another_evaluation_is_not_what_is_published(published: list[RunSpec], place: Path) -> None:
     assert aligned.records(published, 2 * EVAL).eval_tokens[0] > EVAL
     assert len(list(place.glob("*/spec.json"))) == 2
