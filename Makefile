@@ -11,7 +11,7 @@ TORCH := $(shell sed -n 's/^  "\(torch==[^"]*\)",/\1/p' pyproject.toml)
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*##/ {printf "  make %-8s %s\n", $$1, $$2}' Makefile
-	@echo "  PRESET=smoke|quick|laptop|scratch|pythia-160m|gemma-2-2b chooses what 'make book' trains (now: $(PRESET))"
+	@echo "  PRESET=smoke|quick|laptop|scratch|gemma-3-270m|smollm2-135m|pythia-160m|gemma-2-2b chooses what 'make book' trains (now: $(PRESET))"
 
 setup: $(BIN)/.ready  ## the environment in .venv, with pinned versions
 

@@ -100,7 +100,7 @@ def test_the_command_line(notebook: Path, tmp_path: Path, capsys: pytest.Capture
     [
         (["recovered_ce", "-p", "widht", "5"], "no parameter 'widht'"),
         (["recovered_xe"], "no notebook"),
-        (["recovered_ce", "--preset", "huge"], "no preset 'huge'; there are gemma-2-2b, laptop"),
+        (["recovered_ce", "--preset", "huge"], "no preset 'huge'; there are gemma-2-2b, gemma-3-270m, laptop"),
     ],
 )
 def test_the_command_line_says_what_is_wrong_in_one_line(arguments: list[str], says: str) -> None:
