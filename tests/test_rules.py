@@ -22,7 +22,8 @@ def test_a_rule_is_seldom_wrong_and_sees_what_is_large(claim: str) -> None:
     assert all(row["wrong"] < 8 for row in rows)
     assert sum(row["wrong"] for row in rows) <= 0.05 * sum(row["draws"] for row in rows)
     assert all(row["not testable here"] == 0 for row in rows)
-    assert any(row["undecided"] < row["draws"] / 2 for row in rows)
+    alike = simulate([claim], 10, (0.001,))  # seeds that hardly differ
+    assert any(row["undecided"] < row["draws"] / 2 for row in alike)
 
 
 def test_help_says_what_is_simulated_and_simulates_nothing() -> None:
