@@ -9,7 +9,7 @@ from itertools import combinations, groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from aligned import evals, runs, text
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Together = Sequence[tuple[Run, ...]]
 AT_ONCE = 4  # SAEs in memory
+STAYED = 0.005  # how far a score may be from its start to count as one that never moved
 SHOWN, ACTIVE, CONTEXTS = 3, 1e-4, 4  # features of each kind in `contexts`, how dense at least, and of each so many
 
 
@@ -111,7 +112,8 @@ def recovery(together: Together, tokens: int) -> Iterator[Row]:
 
 
 def scores(together: Together, _: int) -> Iterator[Row]:
-    """The shape of the alignment scores (`evals.modes`), their `histogram` (shares, in the bins of
+    """The shape of the alignment scores (`evals.modes`), the share of features whose score is still within `STAYED` of
+    where it started (`at_start`), their `histogram` (shares, in the bins of
     `aligned.train.SCORES`), and the training log: `log_tokens`, `log_dead` and `log_scores` (counts)."""
     bins, low, high = SCORES
     for (run,) in together:
@@ -119,11 +121,18 @@ def scores(together: Together, _: int) -> Iterator[Row]:
         log = run.log
         yield {
             **evals.modes(a),
+            "at_start": (a - _start(run.spec, run.sae.d_in)).abs().lt(STAYED).float().mean().item(),
             "histogram": histogram(a, bins, low, high).tolist(),
             "log_tokens": log.tokens.tolist(),
             "log_dead": log.dead.tolist(),
             "log_scores": [[int(count) for count in row.split()] for row in log.scores],
         }
+
+
+def _start(spec: RunSpec, d_in: int) -> Float[Tensor, " d_sae"]:
+    """Each feature's score at initialisation, with decoder rows of norm 1, as they are from the first step on."""
+    sae = spec.start(d_in)
+    return (alignment_score(sae) / sae.W_dec.norm(dim=1)).detach()
 
 
 def behaviour(together: Together, tokens: int) -> Iterator[Row]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from aligned.alignment import HARD
 from aligned.claims import at_equal_l0, by_l0
-from aligned.intervals import Interval
+from aligned.intervals import Interval, interval
 from aligned.train import SCORES
 
 if TYPE_CHECKING:
@@ -248,6 +248,53 @@ def against_score(ax: Axes, row: pd.Series, metric: str, name: str) -> None:
     ax.axvline(1, color=COLOURS["projected"], linewidth=1)
     ax.set_xlabel("alignment score")
     ax.set_ylabel(name)
+
+
+def convergence(ax: Axes, table: pd.DataFrame) -> None:
+    """What two seeds have in common while they train: the mean over pairs of seeds, a line an arm; dashed, of cosines
+    from which the dictionary's mean row is taken first.
+
+    Args:
+        ax: where.
+        table: of `aligned.records(..., measure="convergence")`.
+    """
+    for arm, rows in table.groupby("constraint", sort=False):
+        tokens = np.array(rows.moments.iloc[0]) * rows.batch.iloc[0] / 1e6
+        for metric, dashes in (("pw_mcc", "-"), ("pw_mcc_centred", "--")):
+            mean = np.mean(list(rows[metric]), axis=0)
+            ax.plot(tokens, mean, color=COLOURS[str(arm)], linestyle=dashes, marker="o", markersize=3)
+    ax.set_xscale("symlog", linthresh=float(tokens[1]))
+    ax.set_xticks(tokens, [f"{t:.2g}" for t in tokens], fontsize=8)
+    ax.minorticks_off()
+    ax.set_xlabel("million tokens")
+    ax.set_ylabel("PW-MCC, all features")
+    names(ax, table.constraint.unique())
+
+
+def accuracy_over_k(ax: Axes, tables: dict[str, pd.DataFrame]) -> None:
+    """Accuracy of k-sparse probes over k, mean over attributes, with its interval over seeds, a line an arm; dotted,
+    that of probes on all dimensions of the activations.
+
+    Args:
+        ax: where.
+        tables: for each arm, the rows of `aligned.records(..., measure="probing")`.
+    """
+    for arm, rows in tables.items():
+        each = [
+            dict(zip(("k", "accuracy", "full"), map(np.array, row))) for row in zip(rows.k, rows.accuracy, rows.full)
+        ]
+        ks = np.unique(each[0]["k"])
+        of_seeds = np.array([[seed["accuracy"][seed["k"] == k].mean() for k in ks] for seed in each])
+        ax.plot(ks, of_seeds.mean(0), color=COLOURS[arm], marker="o", markersize=4)
+        if len(of_seeds) > 1:
+            found = [interval(values) for values in of_seeds.T]
+            ax.fill_between(ks, [i.low for i in found], [i.high for i in found], color=COLOURS[arm], alpha=0.18, lw=0)
+        ax.axhline(np.mean([seed["full"].mean() for seed in each]), color="0.4", linewidth=1, linestyle=":")
+    ax.set_xscale("log")
+    ax.set_xticks(ks, [str(k) for k in ks])
+    ax.minorticks_off()
+    ax.set_xlabel("features that the probe may use (k)")
+    names(ax, tables, high=False)
 
 
 def scr_over_n(ax: Axes, tables: dict[str, pd.DataFrame], direction: str) -> None:
