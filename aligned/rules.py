@@ -182,6 +182,17 @@ class Finding:
         return f"{told} ({self.sample}; smallest effect of interest: {self.least})"
 
     @property
+    def told(self) -> str:
+        """In Markdown, for a page: the verdict, a line for each case, and what it rests on."""
+        if self.reason:
+            return f"**{self.verdict}**: {self.reason}."
+        lines = [f"- {outcome}" for outcome in self.outcomes] + [
+            f"- beside it: {n} {effect}" for n, effect in self.beside
+        ]
+        rests = f"From {self.sample}. Smallest effect of interest: {self.least}."
+        return "\n".join([f"**{self.verdict}**.", "", *lines, "", rests])
+
+    @property
     def parts(self) -> tuple[tuple[str, Interval], ...]:
         """The effect in each case that the claim speaks of."""
         return tuple((outcome.name, outcome.effect) for outcome in self.outcomes if outcome.name)

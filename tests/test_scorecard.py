@@ -41,8 +41,7 @@ def answer(measure: str, spec: RunSpec) -> dict[str, Any]:
             "density": [0.1] * 4000,
         },
         "scr": {"n": [*ABLATED], "scr": [value] * len(ABLATED), "harder": [True] * len(ABLATED)},
-        "behaviour": {},
-    }[measure]
+    }.get(measure, {})
 
 
 @pytest.fixture
