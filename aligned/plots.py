@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,47 @@ def style() -> None:
         },
     )
     set_matplotlib_formats("svg", metadata={"Date": None})
+
+
+WIDTH = 7.4  # inches: the width of the book's text, so that letters keep their size
+
+
+def panels(
+    names: Iterable[Any], rows: int = 1, height: float = 2.6, across: int = 2, sharey: bool = True
+) -> Iterator[tuple[Any, list[Axes]]]:
+    """A figure with some panels for each name, one below the other; `across` names stand side by side.
+
+    Args:
+        names: what is shown, each the title of its first panel (a tuple is joined by commas).
+        rows: panels a name.
+        height: of a panel, in inches.
+        across: names beside each other.
+        sharey: whether panels of one kind share their vertical axis.
+
+    Yields:
+        Each name with its panels, from the top down.
+    """
+    import matplotlib.pyplot as plt
+
+    names = list(names)
+    blocks = -(-len(names) // across)
+    size = (WIDTH, height * rows * blocks)
+    _, axes = plt.subplots(rows * blocks, across, figsize=size, squeeze=False, layout="constrained")
+    for i in range(blocks * across):
+        of = [axes[rows * (i // across) + row, i % across] for row in range(rows)]
+        if i >= len(names):
+            for ax in of:
+                ax.axis("off")
+            continue
+        for ax, first in zip(of, axes[:rows, 0]):
+            if sharey and ax is not first:
+                ax.sharey(first)
+        parts = names[i] if isinstance(names[i], tuple) else (names[i],)
+        of[0].set_title(", ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in parts))
+        yield names[i], of
+        if i % across:
+            for ax in of:
+                ax.set_ylabel("")
 
 
 def names(ax: Axes, arms: Iterable[str], high: bool = True) -> None:
@@ -175,7 +216,8 @@ def onset(axes: Iterable[Axes], tables: dict[str, pd.DataFrame], metric: str) ->
     rows = every.drop_duplicates("of").sort_values(["activation", "sparsity"]).of
     for ax, (arm, of_arm) in zip(axes, every.groupby("constraint", sort=False)):
         cells = of_arm.pivot_table(metric, "of", "setting").reindex(index=rows, columns=dict.fromkeys(every.setting))
-        sns.heatmap(cells, ax=ax, vmin=0, vmax=1, cmap="Blues", annot=True, fmt=".2f", cbar=False, linewidths=1)
+        sns.heatmap(cells, ax=ax, vmin=0, vmax=1, cmap="Blues", annot=True, fmt=".2f", cbar=False, linewidths=1,
+                    annot_kws={"fontsize": 8})  # fmt: skip
         ax.set_title(label(str(arm)), color=COLOURS[str(arm)])
         ax.set_xlabel("")
         ax.set_ylabel("")
