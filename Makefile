@@ -48,7 +48,8 @@ html: setup  ## build the book from the committed, executed notebooks
 publish: setup  ## write the store's records to results/, run the notebooks with their own values, in place: what is committed
 	$(BIN)/python -m aligned.results
 	$(BIN)/python -m aligned.rerun --all --out notebooks
-	$(BIN)/python -m aligned.rerun recovered_ce --figure fig-recovered-ce --out book/images/recovered_ce.svg
+	$(BIN)/python -m aligned.rerun scorecard --figure fig-scorecard --out book/images/scorecard.svg
+	$(BIN)/python -m aligned.scorecard
 
 test: setup  ## every test, the notebooks with the smoke preset among them
 	$(BIN)/python -m pytest

@@ -107,10 +107,10 @@ def names(ax: Axes, arms: Iterable[str], high: bool = True) -> None:
     """What the arms are called, each in its colour, one under the other in a left corner."""
     arms = list(arms)
     for i, arm in enumerate(arms):
-        height = 0.97 - 0.08 * i if high else 0.03 + 0.08 * (len(arms) - 1 - i)
-        ax.text(
-            0.03, height, label(arm), color=COLOURS[arm], weight="bold", va="top" if high else "bottom",
-            transform=ax.transAxes,
+        down = -4 - 13 * i if high else 4 + 13 * (len(arms) - 1 - i)
+        ax.annotate(
+            label(arm), (0.03, float(high)), xytext=(0, down), xycoords="axes fraction", textcoords="offset points",
+            color=COLOURS[arm], weight="bold", va="top" if high else "bottom",
         )  # fmt: skip
 
 
@@ -368,7 +368,7 @@ def _log_l0(ax: Axes, values: pd.Series) -> None:
     ax.xaxis.set_major_locator(FixedLocator([t for t in ticks if values.min() * 0.8 <= t <= values.max() * 1.25]))
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlabel("L0 (active features per token, held-out text)")
+    ax.set_xlabel("L0 (active features per token)")
 
 
 def inline_svg(figure: Figure) -> HTML:

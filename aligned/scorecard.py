@@ -1,4 +1,7 @@
-"""Every claim of the paper, its rule applied to the published records, and how often such a rule errs."""
+"""Every claim of the paper, its rule applied to the published records, and how often such a rule errs.
+
+    python -m aligned.scorecard    # writes the verdicts of the published records into the README
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aligned import claims, cost, results
+from aligned.activations import home
+from aligned.checkpoint import write_text
+from aligned.intervals import Interval
 from aligned.published import ARMS, PARTS, READ, RECOVERY, WINDOWS
 from aligned.rules import Finding
 from aligned.spec import RunSpec, grid
@@ -22,7 +28,7 @@ COLOURS = {
     "holds": "#0072B2",
     "holds in part": "#56B4E9",
     "does not hold": "#D55E00",
-    "undecided": "0.45",
+    "undecided": "#737373",
 }
 FURTHEST = 4.0  # smallest effects of interest, on either side of 0, that the picture shows
 
@@ -183,24 +189,27 @@ def summary(found: dict[str, Finding]) -> str:
 
 
 def table(found: dict[str, Finding]) -> str:
-    """The scorecard as HTML: each claim with the verdict, our numbers with their intervals, the smallest effect of
-    interest, what it rests on, and its page."""
+    """The scorecard as HTML: each claim with its page, the verdict, the effect in each case with its interval, and the
+    smallest effect of interest. The claim's page has the sentences and what stands beside the effects."""
     rows = []
     for name, finding in found.items():
         claim = CLAIMS[name]
-        lines = [html.escape(str(outcome)) for outcome in finding.outcomes]
-        lines += [f"<em>{html.escape(of)} {effect}</em>" for of, effect in finding.beside]
+        effects = [f"{html.escape(of.name)} {_short(of.effect)}".strip() for of in finding.outcomes]
         cells = (
             f"<a href='{claim.page}.html'>{name}</a>",
             html.escape(claim.statement),
-            f"<strong>{finding.verdict}</strong>",
-            "<br>".join(lines) or html.escape(finding.reason),
+            f"<strong style='color: {COLOURS.get(finding.verdict, 'inherit')}'>{finding.verdict}</strong>",
+            "<br>".join(effects) or html.escape(finding.reason),
             html.escape(finding.least),
-            html.escape(finding.sample),
+            html.escape(finding.sample.split(";")[0]),
         )
         rows.append(cells)
     titles = ("", "the paper, in our words", "here", "effect [95 % interval]", "smallest of interest", "from")
     return _html(titles, rows)
+
+
+def _short(effect: Interval) -> str:
+    return f"<span style='white-space: nowrap'>{effect.mean:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}]</span>"
 
 
 def forest(ax: Axes, found: dict[str, Finding]) -> None:
@@ -221,9 +230,10 @@ def forest(ax: Axes, found: dict[str, Finding]) -> None:
             ax.plot(FURTHEST, height, ">", color=colour, markersize=5, clip_on=False)
         if abs(mean) <= FURTHEST:
             ax.plot(mean, height, "o", color=colour)
-        ax.text(
-            1.02, height, finding.verdict, color=colour, va="center", fontsize=8, transform=ax.get_yaxis_transform()
-        )
+        if outcome is finding.outcomes[0]:  # once a claim, under a line
+            ax.axhline(height - 0.5, color="0.85", linewidth=0.8)
+            where = ax.get_yaxis_transform()
+            ax.text(1.02, height, finding.verdict, color=colour, va="center", weight="bold", transform=where)
     ax.axvline(0, color="black", linewidth=1)
     ax.axvline(1, color="black", linewidth=1, linestyle=":")
     ax.set_xlim(-FURTHEST, FURTHEST)
@@ -264,4 +274,29 @@ def errors() -> str:
 def _html(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     head = "".join(f"<th>{title}</th>" for title in titles)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<table style='vertical-align: top'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+BEGIN, END = "<!-- verdicts: written by `python -m aligned.scorecard` -->\n", "<!-- end -->"
+
+
+def in_readme(readme: str) -> str:
+    """A README's text with the verdicts of the published records between its two marks: a sentence, and a table of
+    claims by verdict.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    before, mark, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not mark or not end:
+        raise ValueError(f"the README holds no {BEGIN.strip()} ... {END}")
+    found = findings()
+    rows = [f"| {name} | {CLAIMS[name].statement} | {finding.verdict} |" for name, finding in found.items()]
+    table = "\n".join(["| | the paper, in our words | here |", "|---|---|---|", *rows])
+    return f"{before}{mark}{summary(found)}\n\n{table}\n{end}{after}"
+
+
+if __name__ == "__main__":
+    place = home() / "README.md"
+    write_text(place, in_readme(place.read_text()))

@@ -93,3 +93,11 @@ def test_without_records_nothing_is_decided_and_each_claim_says_why(place: Path)
 def test_every_claim_has_its_page() -> None:
     for claim in scorecard.CLAIMS.values():
         assert (NOTEBOOKS / f"{claim.page}.ipynb").exists()
+
+
+def test_the_readme_has_the_verdicts_of_the_published_records() -> None:
+    readme = (NOTEBOOKS.parent / "README.md").read_text()
+    assert scorecard.in_readme(readme) == readme
+    assert scorecard.summary(scorecard.findings()) in readme
+    with pytest.raises(ValueError, match="the README holds no <!-- verdicts"):
+        scorecard.in_readme("# Another")
