@@ -103,6 +103,15 @@ def panels(
                 ax.set_ylabel("")
 
 
+def nothing(of: str) -> None:
+    """In the place of a figure of which no record is published yet: words that say so."""
+    import matplotlib.pyplot as plt
+
+    _, ax = plt.subplots(figsize=(WIDTH, 1))
+    ax.axis("off")
+    ax.text(0.5, 0.5, f"No record of {of} is published yet.", ha="center", va="center")
+
+
 def names(ax: Axes, arms: Iterable[str], high: bool = True) -> None:
     """What the arms are called, each in its colour, one under the other in a left corner."""
     arms = list(arms)
