@@ -150,5 +150,6 @@ def test_intervals_are_those_over_saes() -> None:
         (0.3 - 0.2484, 0.3 + 0.2484), abs=1e-3
     )  # t with 2 degrees
     assert found.high["both"] - found.low["both"] == pytest.approx(0, abs=1e-9)
-    with pytest.raises(ValueError, match="at least 2"):
-        intervals_over_seeds([table(0.1, 0.5)])
+    alone = intervals_over_seeds([table(0.1, 0.5)]).set_index("direction")
+    assert alone.scr["b"] == pytest.approx(0.2)
+    assert alone.low.isna().all()

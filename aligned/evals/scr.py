@@ -204,16 +204,12 @@ def intervals_over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
     Returns:
         Rows of `direction` (`b`, `a`: which attribute was removed; `harder`: SAEBench's published choice; `both`) and
-        `n`, with `scr`, the mean over SAEs of the mean over pairs, its 95 % interval `low`, `high`, and `seeds`, the
-        number of SAEs. The interval says what other seeds of the SAE would give, for these pairs.
-
-    Raises:
-        ValueError: fewer than two SAEs.
+        `n`, with `scr`, the mean over SAEs of the mean over pairs, its 95 % interval `low`, `high` (NaN for one SAE
+        alone), and `seeds`, the number of SAEs. The interval says what other seeds of the SAE would give, for these
+        pairs.
     """
     import pandas as pd
 
-    if len(tables) < 2:
-        raise ValueError(f"an interval over seeds needs the tables of at least 2 SAEs, and there is {len(tables)}")
     rows = []
     for direction in ("b", "a", "harder", "both"):
         means = []
@@ -225,8 +221,11 @@ def intervals_over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
             )
             means.append(here.groupby("n").scr.mean())
         for n, scores in pd.concat(means, axis=1).iterrows():
-            found = interval(scores.to_numpy())
-            rows.append((direction, n, found.mean, found.low, found.high, found.seeds))
+            low = high = float("nan")
+            if len(scores) > 1:
+                found = interval(scores.to_numpy())
+                low, high = found.low, found.high
+            rows.append((direction, n, scores.mean(), low, high, len(scores)))
     return pd.DataFrame(rows, columns=["direction", "n", "scr", "low", "high", "seeds"])
 
 

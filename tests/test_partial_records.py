@@ -1,0 +1,41 @@
+"""The pages, with their own values, while only a part of the records is published: they draw, and train nothing."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nbformat
+import pytest
+
+from aligned import plots, results, runs
+from aligned.rerun import NOTEBOOKS, parameters
+from aligned.spec import RunSpec
+
+PAGES = [p.stem for p in sorted(NOTEBOOKS.glob("*.ipynb")) if "use_published" in parameters(p)]
+
+
+@pytest.mark.parametrize("third", range(3))
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_draws_what_there_is(name: str, third: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With another third of the SAEs missing each time, whatever the seed or the arm."""
+    lines = [line for place in results.RESULTS.glob("*.jsonl") for line in place.read_text().splitlines()]
+    kept = [line for line in lines if zlib.crc32(RunSpec(**json.loads(line)["spec"]).name.encode()) % 3 != third]
+    assert 0 < len(kept) < len(lines)
+    (tmp_path / "some.jsonl").write_text("".join(line + "\n" for line in kept))
+    for record in results.RESULTS.glob("*.json"):
+        (tmp_path / record.name).symlink_to(record)
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr(runs, "_train", None)  # to train would be an error
+    monkeypatch.setattr(plots, "style", lambda: None)
+    plt.switch_backend("agg")
+    names: dict[str, object] = {}
+    for cell in nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4).cells:
+        if cell.cell_type == "code":
+            exec(compile(cell.source, name, "exec"), names)
+            plt.close("all")
+    tables = [t for t in names.values() if hasattr(t, "attrs") and "made" in t.attrs]
+    assert any("SAEs are published so far" in results.setting(table) for table in tables)
