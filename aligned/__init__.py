@@ -1,5 +1,6 @@
 """Aligned training of sparse autoencoders (arXiv 2605.18629), replicated."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     from aligned.sweeps import sweep
 
 __all__ = ["SAE", "Run", "RunSpec", "alignment_score", "evals", "grid", "records", "run", "sweep"]
+
+# Threads that wait for others sleep. By default they spin for a while: torch's pool and Numba's, on the same cores,
+# then take these from each other, and beside other work a step takes forty times as long. The runtimes read this when
+# they are loaded, hence here, before torch.
+for _name, _value in (("OMP_WAIT_POLICY", "passive"), ("KMP_BLOCKTIME", "0")):
+    os.environ.setdefault(_name, _value)
 
 # Imported when first used: `import aligned` is fast, and `python -m aligned.runs` runs a module that nobody has loaded.
 _PLACES = {

@@ -1,6 +1,6 @@
 """Every claim of the paper, its rule applied to the published records, and how often such a rule errs.
 
-    python -m aligned.scorecard    # writes the verdicts of the published records into the README
+python -m aligned.scorecard    # writes the verdicts of the published records into the README
 """
 
 from __future__ import annotations

@@ -78,9 +78,7 @@ def test_what_is_planned_is_not_trained_by_surprise(
     table = aligned.records(both, EVAL)
     assert list(zip(table.constraint, table.seed)) == [("none", 0), ("projected", 0)]
     assert "2 of 4 SAEs are published so far" in results.setting(table)
-    with pytest.raises(
-        ValueError, match=r"none of the 2 records \(recovery\) is published yet; `use_pub"
-    ):
+    with pytest.raises(ValueError, match=r"none of the 2 records \(recovery\) is published yet; `use_pub"):
         aligned.records(later, EVAL)
     assert list(results.drawn_of({"there": both, "later": later}, EVAL)) == ["there"]
     assert not list(place.glob("*/spec.json"))

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from joblib import effective_n_jobs
 
 import aligned
 from aligned import runs
@@ -130,6 +132,16 @@ def test_a_worker_of_loky_is_killed(place: Path) -> None:
     complete(place)
 
 
+@pytest.mark.parametrize("workers", [None, 1])
+def test_workers_of_loky_share_the_cores(place: Path, workers: int | None) -> None:
+    """One thread each by default, all cores for a sole one; what this process had is what it has afterwards."""
+    cores, before = effective_n_jobs(-1), torch.get_num_threads()
+    specs = aligned.grid(SMALL, seed=[0, 1])
+    aligned.sweep(specs, "loky", workers)
+    assert {aligned.run(spec).provenance["threads"] for spec in specs} == {cores if workers == 1 else 1}
+    assert torch.get_num_threads() == before
+
+
 def test_a_node_of_a_ray_cluster_is_killed(place: Path) -> None:
     out = ended(started(RAY))
     assert "killed a node with workers: 1" in out
@@ -182,3 +194,12 @@ def test_what_is_there_what_is_missing_and_how_long_it_takes_is_said_first(
     assert said[1].split() == ["topk", "64", "projected", "1", "2"]
     assert said[2].split() == ["topk", "64", "tied", "0", "3"]
     assert said[3].startswith("5 of 6 runs to train, 20,480 tokens in all: about ")
+
+
+def test_threads_that_wait_sleep_unless_the_environment_says_otherwise() -> None:
+    """The runtimes read it when they are loaded, with torch: it is set by then."""
+    show = "import sys, aligned, os; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    plain = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    for environment, expected in ((plain, "passive False"), (plain | {"OMP_WAIT_POLICY": "active"}, "active False")):
+        told = subprocess.run([sys.executable, "-c", show], env=environment, cwd=ROOT, capture_output=True, text=True)
+        assert told.stdout.strip() == expected
