@@ -238,6 +238,20 @@ def setting(*tables: pd.DataFrame) -> str:
     return f"*Shown: {shown(_made(tables))}{measured}.{_so_far(tables)}*"
 
 
+def error_of_text() -> str:
+    """In a sentence, how much of a difference between arms is chance of the text it was measured on, beside its spread
+    between seeds (`benchmarks/held_out.py`); nothing, where that was not measured."""
+    place = RESULTS / "held-out.json"
+    if not place.is_file():
+        return ""
+    record = json.loads(place.read_text())
+    of = ", ".join(f"{row['activation']} {row['error'] / row['between_seeds']:.2f}" for row in record["rows"])
+    return (
+        f"On {record['tokens']:,} tokens the text brings a standard error into the difference in CE recovered; "
+        f"as a part of the spread between seeds it is: {of}."
+    )
+
+
 def _so_far(tables: Iterable[pd.DataFrame]) -> str:
     """How many SAEs a page shows, where it could not show all."""
     there = _made(tables).keys()
