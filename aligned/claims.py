@@ -123,7 +123,7 @@ def _apart(spans: dict[str, tuple[float, float]]) -> str:
 def _over_seeds(units: Sequence[tuple[int, ...]], values: Float[np.ndarray, " units"], level: float) -> Interval:
     """The interval over seeds of one value a seed, or one a pair of seeds."""
     if len({seed for unit in units for seed in unit}) < SEEDS:
-        raise ValueError(f"there are {len({s for u in units for s in u})} seeds, and the rule needs at least {SEEDS}")
+        raise ValueError(_too_few(len({s for u in units for s in u})))
     return interval(values, level) if len(units[0]) == 1 else interval_of_pairs(values, np.array(units), level)
 
 
@@ -226,6 +226,10 @@ def _testable(rule: Callable[P, Finding]) -> Callable[P, Finding]:
     return finding
 
 
+def _too_few(seeds: int) -> str:
+    return f"the rule needs {SEEDS} seeds at least, and {seeds} {'is' if seeds == 1 else 'are'} there"
+
+
 def _case(
     records: pd.DataFrame,
     metric: str,
@@ -308,7 +312,7 @@ def _shares(rows: pd.DataFrame, column: str) -> Callable[[float], Interval]:
     """The interval over seeds of a share near 0, averaged over the SAEs of each seed."""
     of_seed = rows.groupby("seed")[column].mean().to_numpy()
     if len(of_seed) < SEEDS:
-        raise ValueError(f"there are {len(of_seed)} seeds, and the rule needs at least {SEEDS}")
+        raise ValueError(_too_few(len(of_seed)))
     return lambda level: interval_of_shares(of_seed, level)
 
 

@@ -80,13 +80,15 @@ def drawn(specs: Iterable[RunSpec], size: int, measure: str) -> pd.DataFrame:
 def drawn_of(
     grids: Mapping[str, Iterable[RunSpec]], eval_tokens: int, use_published: bool = True, measure: str = "recovery"
 ) -> dict[str, pd.DataFrame]:
-    """`records` of several grids, by name. A grid of which nothing is published yet is left out."""
-    found = {}
+    """`records` of several grids, by name. A grid of which nothing is published yet is left out, and a line says so."""
+    found, missing = {}, []
     for name, specs in grids.items():
         try:
             found[name] = records(specs, eval_tokens, use_published, measure)
         except NothingPublished:
-            continue
+            missing.append(name)
+    if missing:
+        print(f"Not published yet ({measure}): {'; '.join(missing)}.")
     return found
 
 
@@ -289,7 +291,7 @@ def provenance(*tables: pd.DataFrame) -> str:
             f"- SAEs: {len(made)}, width {_all(s.d_sae for s in made)}, {_all(trained_on)} tokens of "
             f"{_all(s.text for s in made)} each",
             f"- drawn from {source}{'; nothing was trained for this page' if published == len(made) else ''}",
-            f"- trained on: {_all(m['device'] for m in how)}, {_all(m['threads'] for m in how)} threads a run, "
+            f"- trained on: {_all(m['device'] for m in how)}, {_all(m['threads'] for m in how)} thread(s) a run, "
             f"{sum(m['seconds'] for m in how) / 60:.0f} minutes in all",
             f"- commit: {_all(str(m['commit'])[:10] for m in how)}",
             f"- versions: {_all(', '.join(f'{k} {v}' for k, v in m['versions'].items()) for m in how)}",

@@ -71,7 +71,8 @@ class Gain:
         if effect.low > 0:
             return f"a {self.name} is shown, but it is smaller than {least:g}"
         if effect.high < 0:
-            return f"a {self.opposite} is shown"
+            size = "" if effect.low <= -least else f", smaller than {least:g}"
+            return f"a {self.opposite} is shown{size}"
         return f"a {self.name} of {least:g} or more is excluded"
 
 
@@ -149,6 +150,11 @@ class Outcome:
     def __str__(self) -> str:
         return f"{self.name}: {self.says}, {self.effect}" if self.name else f"{self.says}, {self.effect}"
 
+    @property
+    def state(self) -> str:
+        """One word: shown, excluded or open."""
+        return "open" if self.shown is None else "shown" if self.shown else "excluded"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -180,6 +186,19 @@ class Finding:
         if self.beside:
             told += f"; beside it, {', '.join(f'{name} {effect}' for name, effect in self.beside)}"
         return f"{told} ({self.sample}; smallest effect of interest: {self.least})"
+
+    @property
+    def short(self) -> str:
+        """The verdict, and where the cases do not agree, what became of each."""
+        states = {outcome.state for outcome in self.outcomes}
+        if len(states) < 2:
+            return self.verdict
+        of = {
+            state: [o.name.replace(", ", " ") for o in self.outcomes if o.state == state]
+            for state in ("shown", "excluded", "open")
+        }
+        each = "; ".join(f"{state}: {', '.join(names)}" for state, names in of.items() if names)
+        return f"{self.verdict} ({each})"
 
     @property
     def told(self) -> str:
@@ -224,17 +243,22 @@ def decide(
     if len(set(shown)) > 1:
         level = 1 - (1 - LEVEL) / len(cases)
         wider = [case.test.shown(case.at(level), case.least.size) for case in cases]
-        sample += (
-            f"; the cases do not agree, so that each is judged by its {level:.1%} interval, not the 95 % one shown"
-        )
+        sample += f"; the cases do not agree, so each is judged by its {level:.1%} interval; the 95 % one is shown"
         shown = [at_95 if at_95 == at_level else None for at_95, at_level in zip(shown, wider)]
     verdict: Verdict = "holds in part" if True in shown else "undecided"
     if len(set(shown)) == 1 and shown[0] is not None:
         verdict = "holds" if shown[0] else "does not hold"
     outcomes = tuple(
-        Outcome(case.name, found, case.least, state, case.test.says(state, found, case.least.size))
+        Outcome(case.name, found, case.least, state, _says(case, found, state))
         for case, found, state in zip(cases, effects, shown)
     )
     if effect is None and len(cases) == 1:
         effect = effects[0]
     return Finding(verdict, effect, at_l0, outcomes, "", sample, beside)
+
+
+def _says(case: Case, effect: Interval, state: bool | None) -> str:
+    """What became of a case, in words that agree with the 95 % interval beside them."""
+    at_95 = case.test.shown(effect, case.least.size)
+    says = case.test.says(at_95, effect, case.least.size)
+    return says if at_95 == state else f"{says} at 95 %, but not at the level that several cases ask for"

@@ -15,21 +15,15 @@ from typing import TYPE_CHECKING
 from aligned import claims, cost, results
 from aligned.activations import home
 from aligned.checkpoint import write_text
-from aligned.intervals import Interval
 from aligned.published import ARMS, PARTS, READ, RECOVERY, WINDOWS
-from aligned.rules import Finding
+from aligned.rules import Finding, Outcome
 from aligned.spec import RunSpec, grid
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-COLOURS = {
-    "holds": "#0072B2",
-    "holds in part": "#56B4E9",
-    "does not hold": "#D55E00",
-    "undecided": "#737373",
-}
+COLOURS = {"shown": "#0072B2", "excluded": "#D55E00", "open": "#737373"}
 FURTHEST = 4.0  # smallest effects of interest, on either side of 0, that the picture shows
 
 
@@ -129,13 +123,13 @@ CLAIMS = {
         lambda table: claims.correlates(table, "mcs", 0.65),
     ),
     "C8": Claim(
-        "Auto-interpretability correlates with the alignment score (r of about 0.32).",
+        "Auto-interpretability (here: a concept score instead) correlates with the alignment score (r of about 0.32).",
         "feature_quality",
         lambda: _records("features", measure="features", size=READ),
         lambda table: claims.correlates(table, "f1", 0.32),
     ),
     "C9": Claim(
-        "Tying the weights also removes dead features, but costs reconstruction.",
+        "Tying the weights also removes dead features, but costs reconstruction (here: of ReLU SAEs).",
         "weight_tying",
         _tied,
         claims.tying_costs,
@@ -162,9 +156,29 @@ CLAIMS = {
 
 
 def setting() -> str:
-    """What was trained, in a line."""
-    specs = (spec for part in PARTS.values() for spec in part.specs)
-    return f"{results.shown(specs)}; measured on {READ:,} to {RECOVERY:,} held-out tokens."
+    """What is published, and how much of what is planned, in a line."""
+    planned = {spec for part in PARTS.values() for spec in part.specs}
+    there = planned & set(results.published())
+    return (
+        f"{results.shown(there)}; measured on {READ:,} to {RECOVERY:,} held-out tokens. "
+        f"Of the {len(planned)} SAEs that are planned, {len(there)} are published."
+    )
+
+
+def start_matters() -> str:
+    """In a sentence, what is left of aligned minus standard where ReLU SAEs start from rows of norm 1 in both arms."""
+    try:
+        table = results.drawn(PARTS["unit"].specs, READ, "recovery")
+        recovered, alive = (
+            claims.difference(table, metric, ("none", "projected"))[0] for metric in ("ce_recovered", "alive")
+        )
+    except ValueError as error:
+        return f"What the start does can't be said yet: {error}."
+    return (
+        "What ReLU SAEs show depends on the start. The claims are judged with the small start of the paper's stack "
+        "(rows of norm 0.1). Where both arms start from rows of norm 1, aligned minus standard is "
+        f"{recovered} in CE recovered and {alive} in the share of alive features."
+    )
 
 
 def findings() -> dict[str, Finding]:
@@ -194,33 +208,36 @@ def table(found: dict[str, Finding]) -> str:
     rows = []
     for name, finding in found.items():
         claim = CLAIMS[name]
-        effects = [f"{html.escape(of.name)} {_short(of.effect)}".strip() for of in finding.outcomes]
+        effects = [f"{html.escape(of.name)} {_short(of)}".strip() for of in finding.outcomes]
         cells = (
             f"<a href='{claim.page}.html'>{name}</a>",
             html.escape(claim.statement),
-            f"<strong style='color: {COLOURS.get(finding.verdict, 'inherit')}'>{finding.verdict}</strong>",
+            f"<strong>{finding.verdict}</strong>",
             "<br>".join(effects) or html.escape(finding.reason),
             html.escape(finding.least),
-            html.escape(finding.sample.split(";")[0]),
+            html.escape(finding.sample),
         )
         rows.append(cells)
     titles = ("", "the paper, in our words", "here", "effect [95 % interval]", "smallest of interest", "from")
     return _html(titles, rows)
 
 
-def _short(effect: Interval) -> str:
-    return f"<span style='white-space: nowrap'>{effect.mean:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}]</span>"
+def _short(of: Outcome) -> str:
+    effect, digits = of.effect, 4 if of.least.size < 0.01 else 3
+    mean, low, high = (f"{value:+.{digits}f}" for value in (effect.mean, effect.low, effect.high))
+    return f"<span style='white-space: nowrap'>{mean} [{low}, {high}]</span> {of.state}"
 
 
 def forest(ax: Axes, found: dict[str, Finding]) -> None:
     """Every effect with its interval, in units of the smallest of interest, a row a case, the first claim on top.
 
-    The lines are at 0 and at the smallest effect of interest; what a claim says should stay under a bound (`AtMost`)
-    holds left of it. An interval that goes beyond the picture ends in an arrow.
+    A row's colour says what became of the case: what the claim says is shown, excluded, or open. The lines are at 0 and
+    at the smallest effect of interest; what a claim says should stay under a bound (`AtMost`) holds left of it. An
+    interval that goes beyond the picture ends in an arrow.
     """
     rows = [(name, finding, outcome) for name, finding in found.items() for outcome in finding.outcomes]
     for height, (_, finding, outcome) in enumerate(rows):
-        size, colour = outcome.least.size, COLOURS[finding.verdict]
+        size, colour = outcome.least.size, COLOURS[outcome.state]
         mean, low, high = (value / size for value in (outcome.effect.mean, outcome.effect.low, outcome.effect.high))
         ends = [min(max(value, -FURTHEST), FURTHEST) for value in (low, high)]
         ax.plot(ends, [height, height], color=colour, linewidth=3, alpha=0.6, solid_capstyle="butt")
@@ -233,7 +250,7 @@ def forest(ax: Axes, found: dict[str, Finding]) -> None:
         if outcome is finding.outcomes[0]:  # once a claim, under a line
             ax.axhline(height - 0.5, color="0.85", linewidth=0.8)
             where = ax.get_yaxis_transform()
-            ax.text(1.02, height, finding.verdict, color=colour, va="center", weight="bold", transform=where)
+            ax.text(1.02, height, finding.verdict, va="center", weight="bold", transform=where)
     ax.axvline(0, color="black", linewidth=1)
     ax.axvline(1, color="black", linewidth=1, linestyle=":")
     ax.set_xlim(-FURTHEST, FURTHEST)
@@ -268,7 +285,9 @@ def errors() -> str:
                 *undecided,
             )
         )
-    return _html(("claim", "simulated", "wrong verdicts, at worst", "undecided, fewer seeds", "more seeds"), rows)
+    return _html(
+        ("claim", "draws", "wrong, in the worst setting", "undecided with 3 seeds", "undecided with 5 seeds"), rows
+    )
 
 
 def _html(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -292,9 +311,9 @@ def in_readme(readme: str) -> str:
     if not mark or not end:
         raise ValueError(f"the README holds no {BEGIN.strip()} ... {END}")
     found = findings()
-    rows = [f"| {name} | {CLAIMS[name].statement} | {finding.verdict} |" for name, finding in found.items()]
+    rows = [f"| {name} | {CLAIMS[name].statement} | {finding.short} |" for name, finding in found.items()]
     table = "\n".join(["| | the paper, in our words | here |", "|---|---|---|", *rows])
-    return f"{before}{mark}{summary(found)}\n\n{table}\n{end}{after}"
+    return f"{before}{mark}{summary(found)} {start_matters()}\n\n{table}\n\n{setting()}\n{end}{after}"
 
 
 if __name__ == "__main__":

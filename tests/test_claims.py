@@ -87,7 +87,7 @@ def test_too_few_seeds_and_no_overlap_are_not_testable() -> None:
     for seeds in (1, 2):
         found = recovers_more(records(0.01, seeds=seeds))
         assert found.verdict == "not testable here"
-        assert f"there are {seeds} seeds, and the rule needs at least 3" in found.reason
+        assert f"needs 3 seeds at least, and {seeds} {'is' if seeds == 1 else 'are'} there" in found.reason
     apart = recovers_more(records(0.01, shift=100)).reason
     assert "none (L0 10.0 to 80.0) and projected (L0 1000.0 to 8000.0) do not overlap in L0" in apart
     assert "SAEs of projected with a larger lambda" in apart
