@@ -362,8 +362,10 @@ def _resume(trainer: Trainer, place: Path, identity: dict[str, Any]) -> tuple[li
         return [], 0.0
     try:
         tensors, facts = checkpoint.load(place, trainer.sae.b_dec.device)
-        if other := [name for name, value in identity.items() if facts.get(name) != value]:
-            raise ValueError(f"{place} is a checkpoint of training with another {', '.join(other)}")
+        differ = [name for name, value in identity.items() if facts.get(name) != value]
+        if differ:
+            other = ", ".join(f"of another {name} ({facts.get(name)}), not {identity[name]}" for name in differ)
+            raise ValueError(f"{place} is a checkpoint {other}")
     except ValueError as error:
         aside = place.with_name(f"refused-{place.name}")
         place.replace(aside)

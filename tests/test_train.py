@@ -122,7 +122,7 @@ def test_a_checkpoint_on_other_activations_is_set_aside(tmp_path: Path) -> None:
         train(spec(), Synthetic(poison=70), tmp_path, save_every=0)
     other = Synthetic()
     other.text_fingerprint = "another"
-    with pytest.warns(UserWarning, match="a checkpoint of training with another text"):
+    with pytest.warns(UserWarning, match="a checkpoint of another text"):
         found, _ = train(spec(), other, tmp_path)
     assert (tmp_path / "refused-checkpoint.safetensors").exists()
     assert torch.equal(found.W_dec, train(spec(), Synthetic(), tmp_path / "whole")[0].W_dec)
