@@ -131,8 +131,9 @@ def scores(together: Together, _: int) -> Iterator[Row]:
 
 def _start(spec: RunSpec, d_in: int) -> Float[Tensor, " d_sae"]:
     """Each feature's score at initialisation, with decoder rows of norm 1, as they are from the first step on."""
-    sae = spec.start(d_in)
-    return (alignment_score(sae) / sae.W_dec.norm(dim=1)).detach()
+    sae = spec.start(d_in).requires_grad_(False)
+    sae.W_dec /= sae.W_dec.norm(dim=1, keepdim=True)
+    return alignment_score(sae)
 
 
 def behaviour(together: Together, tokens: int) -> Iterator[Row]:

@@ -164,6 +164,11 @@ def test_every_measure_has_its_answer_in_a_table(place: Path) -> None:
     sae = aligned.run(specs[0]).sae
     assert rows["scores"]["spread"] == pytest.approx(aligned.alignment_score(sae).std(correction=0).item(), rel=1e-4)
     assert sum(rows["scores"]["histogram"]) == pytest.approx(1)
+    assert rows["scores"]["at_start"] < 1
+    small = [
+        replace(SMALL, activation="relu", sparsity=0.1, init="small", lr=1e-9, constraint=c) for c in ("none", "tied")
+    ]
+    assert list(aligned.records(small, 1, measure="scores").at_start) == [1, 1]  # nothing was learned
     assert sum(rows["scores"]["log_scores"][-1]) == 128
     assert 0 <= rows["behaviour"]["dead"] <= 1
     assert len(rows["features"]["mcs"]) == len(rows["features"]["concept"]) == 128
