@@ -1,8 +1,9 @@
 """The SAEs that the book's numbers rest on, and what is measured of them.
 
-    python -m aligned.published                # trains and measures all that the store does not have yet: a night
-    python -m aligned.published topk scr       # parts of it, by name; several processes may share the work
-    python -m aligned.results                  # then writes their records to results/
+    python -m aligned.published                      # trains and measures all that the store does not have yet: a night
+    python -m aligned.published topk scr             # parts of it, by name; several processes may share the work
+    python -m aligned.published gemma-3-270m         # those of another language model; parts of it may follow
+    python -m aligned.results                        # then writes their records to results/
 
 The figures ask for these specs, and are drawn from their published records.
 """
@@ -13,21 +14,12 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
+from aligned.model import EMBEDDED
 from aligned.spec import RunSpec, kinds
 
-RECOVERY, READ, WINDOWS = 1_048_576, 262_144, 4000  # tokens of held-out text, of two sizes; windows of code
-PROBED = 1000  # windows of code, for k-sparse probing
-SPEC = RunSpec(model="embedded", layer=3, d_sae=2048, tokens=10_000_000, lr=1e-2, init="small")
 ARMS = ("none", "projected")
 CONTROLS = ("tied", "soft", "post_step", "detached", "rescaled", "householder")
-LAMBDA, K = (0.05, 0.1, 0.16, 0.25), (8, 16, 32, 64)
-# two sparsities, for all that is compared beside the grid
-FEW: dict[str, tuple[float, ...]] = {"penalties": (0.1, 0.25), "ks": (16, 64)}
 SEEDS = (0, 1, 2)
-
-
-_GRID = (("recovery", RECOVERY), ("scores", 1))
-_QUICK = (("recovery", READ), ("scores", 1))
 
 
 @dataclass(frozen=True)
@@ -35,11 +27,45 @@ class Part:
     """Some SAEs, and the measures of them with their sizes."""
 
     specs: list[RunSpec]
-    measures: tuple[tuple[str, int], ...] = _GRID
+    measures: tuple[tuple[str, int], ...]
 
 
-def _of(*activations, penalties=LAMBDA, ks=K, constraints=ARMS, **fields) -> list[RunSpec]:  # type: ignore[no-untyped-def]
-    return kinds(replace(SPEC, **fields), activations, penalties, ks, seed=SEEDS, constraint=constraints)
+@dataclass(frozen=True)
+class Plan:
+    """What is published of one language model.
+
+    Attributes:
+        parts: by name. A name means the same in every plan, and a plan may lack some.
+        recovery: tokens of held-out text, for the grid's CE recovered.
+        quick: the same for controls.
+        read: tokens of held-out text whose features are looked at.
+        windows: of held-out code, for SCR.
+    """
+
+    parts: dict[str, Part]
+    recovery: int
+    quick: int
+    read: int
+    windows: int
+
+    @property
+    def specs(self) -> list[RunSpec]:
+        """Each SAE once."""
+        return list(dict.fromkeys(spec for part in self.parts.values() for spec in part.specs))
+
+
+RECOVERY, READ, WINDOWS = 1_048_576, 262_144, 4000  # tokens of held-out text, of two sizes; windows of code
+PROBED = 1000  # windows of code, for k-sparse probing
+SPEC = RunSpec(model=EMBEDDED, layer=3, d_sae=2048, tokens=10_000_000, lr=1e-2, init="small")
+LAMBDA, K = (0.05, 0.1, 0.16, 0.25), (8, 16, 32, 64)
+# two sparsities, for all that is compared beside the grid
+FEW: dict[str, tuple[float, ...]] = {"penalties": (0.1, 0.25), "ks": (16, 64)}
+_GRID = (("recovery", RECOVERY), ("scores", 1))
+_QUICK = (("recovery", READ), ("scores", 1))
+
+
+def _of(*activations, spec=SPEC, penalties=LAMBDA, ks=K, constraints=ARMS, **fields) -> list[RunSpec]:  # type: ignore[no-untyped-def]
+    return kinds(replace(spec, **fields), activations, penalties, ks, seed=SEEDS, constraint=constraints)
 
 
 BUDGETS: list[dict[str, Any]] = [{"tokens": 4_000_000}, {"lr": 1e-3}, {"lr": 3e-2}]
@@ -48,10 +74,10 @@ _FIRST: dict[str, Any] = {"penalties": (0.1,), "ks": (16,)}
 PARTS = {
     "topk": Part(_of("topk"), (*_GRID, ("stability", READ))),
     "relu": Part(_of("relu"), (*_GRID, ("stability", READ))),
-    "batchtopk": Part(_of("batchtopk")),
-    "p_anneal": Part(_of("p_anneal")),
-    "narrow": Part(_of("topk", "relu", d_sae=512, **FEW)),
-    "wide": Part(_of("topk", "relu", d_sae=8192, **FEW)),
+    "batchtopk": Part(_of("batchtopk"), _GRID),
+    "p_anneal": Part(_of("p_anneal"), _GRID),
+    "narrow": Part(_of("topk", "relu", d_sae=512, **FEW), _GRID),
+    "wide": Part(_of("topk", "relu", d_sae=8192, **FEW), _GRID),
     "controls": Part(_of("topk", "relu", constraints=(*ARMS, *CONTROLS), **FEW), _QUICK),
     "unit": Part(_of("relu", init="unit", **FEW), _QUICK),  # is it the start?
     "centred": Part(_of("topk", "relu", center=True, **FEW), _QUICK),  # or the mean?
@@ -70,21 +96,67 @@ PARTS = {
 }
 
 
+def _real(model: str, layer: int, penalties: tuple[float, ...], lr: float, rates: tuple[float, ...]) -> Plan:
+    """What is published of a real model: fewer SAEs, of fewer tokens, since all of it costs more.
+
+    Args:
+        model: one of `aligned.wheels.MODELS`.
+        layer: whose residual stream.
+        penalties: three, for ReLU. `features` takes the one in the middle, what is compared beside the grid the others.
+        lr: chosen among `rates`, on standard SAEs alone.
+    """
+    spec = RunSpec(
+        model=model, layer=layer, d_sae=4096, tokens=4_000_000, distinct=1_000_000, outliers=10.0, lr=lr, init="small"
+    )
+    recovery, read, windows = 16_384, 65_536, 1000
+    whole: dict[str, Any] = {"spec": spec, "penalties": penalties, "ks": (16, 64)}
+    few = whole | {"penalties": (penalties[0], penalties[-1])}
+    cheapest = whole | {"penalties": penalties[:1], "ks": (16,), "constraints": ("none",), "tokens": 1_000_000}
+    grid = (("recovery", recovery), ("scores", 1))
+    parts = {
+        "topk": Part(_of("topk", **whole), (*grid, ("stability", read))),
+        "relu": Part(_of("relu", **whole), (*grid, ("stability", read))),
+        "rates": Part([s for r in rates for s in _of("topk", "relu", **cheapest, lr=r)], grid),
+        "features": Part(
+            _of("topk", "relu", **(whole | {"penalties": penalties[1:2], "ks": (16,)})),
+            (("features", read), ("contexts", read), ("behaviour", read), ("convergence", 1)),
+        ),
+        "batchtopk": Part(_of("batchtopk", **whole), grid),
+        "centred": Part(_of("topk", "relu", center=True, **few), grid),
+        "unit": Part(_of("relu", init="unit", **few), grid),
+        "controls": Part(_of("topk", "relu", constraints=(*ARMS, "tied"), **few), grid),
+        "scr": Part(_of("topk", "relu", **few), (("scr", windows), ("probing", windows))),
+    }
+    return Plan(parts, recovery, recovery, read, windows)
+
+
+PLANS = {
+    EMBEDDED: Plan(PARTS, RECOVERY, READ, READ, WINDOWS),
+    "gemma-3-270m": _real("gemma-3-270m", 9, (0.003, 0.01, 0.03), 1e-3, (3e-4, 1e-3, 3e-3, 1e-2)),
+}
+
+
 def planned(measure: str, size: int) -> frozenset[RunSpec]:
-    """The SAEs of all parts of which this is to be measured, on text of this size."""
-    return frozenset(spec for part in PARTS.values() if (measure, size) in part.measures for spec in part.specs)
+    """The SAEs of all plans' parts of which this is to be measured, on text of this size."""
+    parts = [part for plan in PLANS.values() for part in plan.parts.values()]
+    return frozenset(spec for part in parts if (measure, size) in part.measures for spec in part.specs)
 
 
 def main(names: list[str]) -> None:
-    """Train and measure some parts, or all."""
+    """Train and measure some parts, or all, of one language model's plan."""
     from aligned.results import records
 
-    if unknown := set(names) - set(PARTS):
-        sys.exit(f"error: there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    for name in names or PARTS:
-        for measure, size in PARTS[name].measures:
-            records(PARTS[name].specs, size, use_published=False, measure=measure)
-            print(f"{name}: {measure} of {len(PARTS[name].specs)} SAEs", flush=True)
+    model, names = (names[0], names[1:]) if names and names[0] in PLANS else (EMBEDDED, names)
+    parts = PLANS[model].parts
+    if unknown := set(names) - set(parts):
+        sys.exit(
+            f"error: {model} has no part {', '.join(sorted(unknown))}; it has {', '.join(parts)} (and there are plans "
+            f"of {', '.join(PLANS)}: the model's name comes first)"
+        )
+    for name in names or parts:
+        for measure, size in parts[name].measures:
+            records(parts[name].specs, size, use_published=False, measure=measure)
+            print(f"{name}: {measure} of {len(parts[name].specs)} SAEs", flush=True)
 
 
 if __name__ == "__main__":

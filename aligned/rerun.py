@@ -3,6 +3,7 @@
     python -m aligned.rerun recovered_ce                                  # its parameters, with their defaults
     python -m aligned.rerun recovered_ce -p constraint rescaled -o mine.ipynb
     python -m aligned.rerun recovered_ce --preset smoke -o mine.ipynb
+    python -m aligned.rerun recovered_ce -p model gemma-3-270m -o mine.ipynb      # with that model's preset
 
 Papermill itself only warns of a parameter that the notebook does not have, and checks no types; here both are errors,
 found before anything runs.
@@ -58,6 +59,12 @@ def preset(name: str, notebook: Path) -> Parameters:
             f"no preset {name!r}; there are {', '.join(sorted(p.stem for p in folder.glob('*.yml')))}"
         )
     return (yaml.safe_load(place.read_text()) or {}).get(notebook.stem) or {}
+
+
+def preset_of(model: str, notebook: Path) -> str:
+    """The preset that is made for a language model, "" where none is: its layer and its penalties fit no other."""
+    there = sorted(place.stem for place in (notebook.parent / "presets").glob("*.yml"))
+    return next((name for name in there if preset(name, notebook).get("model") == model), "")
 
 
 def checked(notebook: Path, given: Mapping[str, Any]) -> Parameters:
@@ -177,7 +184,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("notebook", nargs="?", help="a name such as recovered_ce, or a path")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    parser.add_argument("--preset", help="smoke, quick, laptop, scratch, pythia-160m or gemma-2-2b")
+    parser.add_argument("--preset", help="a file of notebooks/presets; by default that of the model")
     parser.add_argument("-o", "--out", type=Path, help="the notebook to write; with --all a folder")
     parser.add_argument("--figure", metavar="NAME", help="write this figure of the executed notebook to --out, as SVG")
     parser.add_argument("--all", action="store_true", help="every notebook, into the folder --out")
@@ -193,7 +200,8 @@ def main(arguments: list[str] | None = None) -> None:
             named = Path(options.notebook)
             chosen = [named if named.suffix == ".ipynb" else NOTEBOOKS / f"{options.notebook}.ipynb"]
         given = {name: _from_command_line(value) for name, value in options.parameter}
-        work = [(nb, {**(preset(options.preset, nb) if options.preset else {}), **given}) for nb in chosen]
+        named_by = [options.preset or preset_of(str(given.get("model", "")), nb) for nb in chosen]
+        work = [(nb, {**(preset(name, nb) if name else {}), **given}) for nb, name in zip(chosen, named_by)]
         if options.figure:
             print(f"written to {figure(chosen[0], options.figure, options.out)}")
             return

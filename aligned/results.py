@@ -9,7 +9,7 @@ asks for specs which are all there is drawn in seconds, from them; what its para
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain, groupby
 from pathlib import Path
@@ -78,11 +78,14 @@ def drawn(specs: Iterable[RunSpec], size: int, measure: str) -> pd.DataFrame:
 
 
 def drawn_of(
-    grids: Mapping[str, Iterable[RunSpec]], eval_tokens: int, use_published: bool = True, measure: str = "recovery"
+    grids: Mapping[str, Sequence[RunSpec]], eval_tokens: int, use_published: bool = True, measure: str = "recovery"
 ) -> dict[str, pd.DataFrame]:
-    """`records` of several grids, by name. A grid of which nothing is published yet is left out, and a line says so."""
+    """`records` of several grids, by name. A grid of which nothing is published yet is left out, and a line says so;
+    one without a spec is left out."""
     found, missing = {}, []
     for name, specs in grids.items():
+        if not specs:
+            continue
         try:
             found[name] = records(specs, eval_tokens, use_published, measure)
         except NothingPublished:

@@ -161,11 +161,12 @@ def kinds(
     **choices: Iterable[Any],
 ) -> list[RunSpec]:
     """`grid` over several activations, each with its own sparsities: ReLU and p-annealing take the penalties, TopK and
-    BatchTopK the ks. The latter start `unit`, as in the paper's stack, whatever the spec says."""
+    BatchTopK the ks; an activation that has none of its sparsities gives no spec. TopK and BatchTopK start `unit`, as
+    in the paper's stack, whatever the spec says."""
     specs: list[RunSpec] = []
     for activation in activations:
-        if activation in ("topk", "batchtopk"):
-            specs += grid(replace(spec, init="unit"), activation=[activation], **choices, sparsity=ks)
-        else:
-            specs += grid(spec, activation=[activation], **choices, sparsity=penalties)
+        counted = activation in ("topk", "batchtopk")
+        if sparsities := list(ks if counted else penalties):
+            of = replace(spec, init="unit") if counted else spec
+            specs += grid(of, activation=[activation], **choices, sparsity=sparsities)
     return specs

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from aligned import cost
-from aligned.published import PARTS
+from aligned.published import PLANS
 from aligned.rerun import NOTEBOOKS, parameters, preset, rerun
 from aligned.spec import RunSpec
 
@@ -20,11 +20,13 @@ def test_a_page_trains_the_saes_that_its_cost_counts(tmp_path: Path, monkeypatch
     assert trained == set(cost.asked(parameters(page) | given))
 
 
-def test_the_pages_ask_for_what_is_published() -> None:
+@pytest.mark.parametrize("model", PLANS)
+def test_the_pages_ask_for_what_is_published(model: str) -> None:
     pages = [page for page in NOTEBOOKS.glob("*.ipynb") if "use_published" in parameters(page)]
     assert len(pages) == 8
-    asked = {spec for page in pages for spec in cost.asked(parameters(page))}
-    assert asked == {spec for part in PARTS.values() for spec in part.specs}
+    given = {page: parameters(page) | (preset(model, page) if model != "embedded" else {}) for page in pages}
+    asked = {spec for p in given.values() for spec in cost.asked(p)}
+    assert asked == set(PLANS[model].specs)
 
 
 def test_cost_of_presets_is_that_of_their_steps() -> None:

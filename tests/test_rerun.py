@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from aligned.rerun import NOTEBOOKS, _from_command_line, checked, main, parameters, preset, rerun
+from aligned.rerun import NOTEBOOKS, _from_command_line, checked, main, parameters, preset, preset_of, rerun
 
 FIGURE = NOTEBOOKS / "recovered_ce.ipynb"
 
@@ -142,6 +142,13 @@ def test_an_unknown_notebook_is_answered_with_those_that_there_are() -> None:
     with pytest.raises(FileNotFoundError) as error:
         parameters(NOTEBOOKS / "recovered_xe.ipynb")
     assert all(notebook.stem in str(error.value) for notebook in NOTEBOOKS.glob("*.ipynb"))
+
+
+def test_a_model_brings_its_preset() -> None:
+    page = NOTEBOOKS / "bimodality.ipynb"
+    assert preset_of("gemma-3-270m", page) == "gemma-3-270m"
+    assert preset_of("EleutherAI/pythia-160m", page) == "pythia-160m"
+    assert preset_of("embedded", page) == preset_of("a/folder", page) == ""
 
 
 @pytest.mark.parametrize("name", [p.stem for p in (NOTEBOOKS / "presets").glob("*.yml")])

@@ -13,7 +13,7 @@ import aligned
 from aligned import runs
 from aligned.activations import Pool
 from aligned.runs import Run
-from aligned.spec import RunSpec, grid
+from aligned.spec import RunSpec, grid, kinds
 from tests.conftest import SMALL
 
 
@@ -151,3 +151,13 @@ def test_what_will_not_do_is_refused_before_anything_is_trained(
     with pytest.raises(ValueError, match=r"held_out part|shorter than one block"):
         aligned.sweep(grid(SMALL, text=[str(tmp_path / "text")]))
     assert not [p for p in (tmp_path / "store").iterdir() if p.name != "locks"]
+
+
+def test_an_activation_without_sparsities_gives_no_spec() -> None:
+    spec = RunSpec(init="small")
+    found = kinds(spec, ["relu", "topk"], penalties=[], ks=[8, 16], seed=[0, 1])
+    assert [(s.activation, s.sparsity, s.init, s.seed) for s in found] == [
+        ("topk", 8, "unit", 0), ("topk", 16, "unit", 0), ("topk", 8, "unit", 1), ("topk", 16, "unit", 1),
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="activation is 'gelu'"):
+        kinds(spec, ["gelu"], penalties=[0.1], ks=[8])  # type: ignore[list-item]
