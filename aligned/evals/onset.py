@@ -1,0 +1,55 @@
+"""Where features are to be expected to die: how large the activations' mean is beside their spread (arXiv 2605.31518).
+
+A feature reads a direction e. If e points at random, its pre-activation has the mean <e, mean x> and a spread that is
+about |sigma| / sqrt(d_in) for every e, while <e, mean x> differs from feature to feature with the spread
+|mean x| / sqrt(d_in). Measured in spreads of its pre-activation, a feature's mean is thus gamma z, with gamma =
+|mean x| / |sigma| and z from a normal distribution. Of n tokens the strongest lies C spreads above the mean.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_NORMAL = NormalDist()
+
+
+def mean_share(x: Float[Tensor, "n d_in"]) -> float:
+    """|mean x|^2 / E|x|^2: the share of the activations' square that is their mean's, between 0 and 1."""
+    x = x.double()
+    return float(x.mean(0).square().sum() / x.square().sum(1).mean())
+
+
+def gamma(x: Float[Tensor, "n d_in"]) -> float:
+    """|mean x| / |sigma| of activations that are normalised, each token for itself, to mean 0 and variance 1 (as a
+    layer norm does), sigma being the standard deviation of each of the d_in coordinates."""
+    x = torch.nn.functional.layer_norm(x.double(), x.shape[1:])
+    return float(x.mean(0).norm() / x.std(0).norm())
+
+
+def expected_dead(gamma: float, d_sae: int, k: int | None = None, n: int = 100_000) -> float:
+    """The share of features at random directions that none of n tokens activates.
+
+    With a ReLU that is Phi(-C / gamma): gamma z + C lies below 0. With TopK a feature must beat the k-th of d_sae, whose
+    z is t_k: Phi(t_k - C / gamma). C = Phi^-1(1 - 1 / n), t_k = Phi^-1(1 - k / d_sae), by arXiv 2605.31518.
+
+    Args:
+        gamma: of the activations; 0, where they are centred.
+        d_sae: number of features.
+        k: of TopK; None for a ReLU.
+        n: tokens.
+
+    Raises:
+        ValueError: a gamma below 0, or a k that is not below d_sae.
+    """
+    if gamma < 0 or (k is not None and not 0 < k < d_sae):
+        raise ValueError(f"gamma is {gamma} and k {k}; gamma is 0 or more, and k lies between 0 and d_sae, {d_sae}")
+    if gamma == 0:
+        return 0.0
+    least = 0.0 if k is None else _NORMAL.inv_cdf(1 - k / d_sae)
+    reach = _NORMAL.inv_cdf(1 - 1 / n) / gamma
+    return _NORMAL.cdf(least - reach) if math.isfinite(reach) else 0.0

@@ -1,0 +1,68 @@
+"""What the activations of each language model are like, and how many features should die of it.
+
+    python -m benchmarks.residuals                  # the embedded model; and of those that `make real` installs
+    python -m benchmarks.residuals gemma-3-270m     # one of them; the others' rows stay
+
+On held-out text, at the layer of the plan (`aligned.published`): the mean's share of the activations' square, with the
+outliers (norms above ten times the median) and without; gamma; and the share of features at random directions that
+arXiv 2605.31518 expects to be dead (`aligned.evals.onset`). Writes `results/residuals.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from aligned import runs
+from aligned.activations import OUTLIER
+from aligned.checkpoint import write_json
+from aligned.evals.onset import expected_dead, gamma, mean_share
+from aligned.held_out import held_out
+from aligned.provenance import commit, device
+from aligned.published import PLANS
+from aligned.results import RESULTS
+
+PLACE = RESULTS / "residuals.json"
+TOKENS = 65_536
+K = 16
+
+
+def measured(model: str) -> dict[str, Any]:
+    spec = PLANS[model].specs[0]
+    read = held_out(runs.language_model(model), spec.layer, TOKENS, spec.context, spec.text)
+    x = read.x[read.keep]
+    norms = x.norm(dim=1)
+    usual = norms <= OUTLIER * norms.median()
+    of = gamma(x[usual])
+    square = norms.double().square()
+    return {
+        "model": model,
+        "layer": spec.layer,
+        "d_in": x.shape[1],
+        "d_sae": spec.d_sae,
+        "tokens": len(x),
+        "outliers": int((~usual).sum()),
+        "greatest_norm": (norms.max() / norms.median()).item(),  # in medians
+        "outliers_share": (square[~usual].sum() / square.sum()).item(),
+        "mean_share": mean_share(x),
+        "mean_share_usual": mean_share(x[usual]),
+        "gamma": of,
+        "expected_dead_relu": expected_dead(of, spec.d_sae, n=len(x)),
+        "expected_dead_topk": expected_dead(of, spec.d_sae, K, n=len(x)),
+        "k": K,
+        "commit": commit(),
+        "device": device(),
+    }
+
+
+def main(models: list[str]) -> None:
+    rows = {row["model"]: row for row in json.loads(PLACE.read_text())["rows"]} if PLACE.exists() else {}
+    for model in models or PLANS:
+        rows[model] = measured(model)
+        print(rows[model], flush=True)
+        write_json(PLACE, {"rows": list(rows.values())})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
