@@ -34,8 +34,8 @@ def gamma(x: Float[Tensor, "n d_in"]) -> float:
 def expected_dead(gamma: float, d_sae: int, k: int | None = None, n: int = 100_000) -> float:
     """The share of features at random directions that none of n tokens activates.
 
-    With a ReLU that is Phi(-C / gamma): gamma z + C lies below 0. With TopK a feature must beat the k-th of d_sae, whose
-    z is t_k: Phi(t_k - C / gamma). C = Phi^-1(1 - 1 / n), t_k = Phi^-1(1 - k / d_sae), by arXiv 2605.31518.
+    With a ReLU that is Phi(-C / gamma): gamma z + C lies below 0. With TopK a feature must beat the k-th of d_sae,
+    whose z is t_k: Phi(t_k - C / gamma). C = Phi^-1(1 - 1 / n), t_k = Phi^-1(1 - k / d_sae), by arXiv 2605.31518.
 
     Args:
         gamma: of the activations; 0, where they are centred.
