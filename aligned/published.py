@@ -132,7 +132,7 @@ def _real(model: str, layer: int, penalties: tuple[float, ...], lr: float, rates
 
 PLANS = {
     EMBEDDED: Plan(PARTS, RECOVERY, READ, READ, WINDOWS),
-    "gemma-3-270m": _real("gemma-3-270m", 9, (0.003, 0.01, 0.03), 1e-3, (3e-4, 1e-3, 3e-3, 1e-2)),
+    "gemma-3-270m": _real("gemma-3-270m", 9, (0.003, 0.01, 0.03), 3e-3, (3e-4, 1e-3, 3e-3, 1e-2)),
 }
 
 
