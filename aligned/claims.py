@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 GRID = 9  # values of L0, evenly spaced in log L0
 SEEDS = 3  # that a rule asks for
+NO_RECORD = "no record"  # in the place of an effect
 NEAR_ZERO = 0.01  # share of dead features that counts as none
 ARM = ["activation", "d_sae", "init", "constraint", "sparsity"]  # what tells the SAEs of a page apart, but for seeds
 
@@ -196,7 +197,7 @@ def effects(
     metrics: Sequence[str] = ("ce_recovered", "alive"),
 ) -> pd.DataFrame:
     """`difference` of several arms from one, by activation and arm: an `Interval` for each metric, or, where there is
-    none, the reason."""
+    none, the reason; `NO_RECORD`, where there is no SAE of the arm."""
     import pandas as pd
 
     found: dict[tuple[str, str], dict[str, Interval | str]] = {}
@@ -204,6 +205,9 @@ def effects(
         for arm in arms:
             of_arm = found[str(activation), arm] = {}
             for metric in metrics:
+                if arm not in set(rows.constraint):
+                    of_arm[metric] = NO_RECORD
+                    continue
                 try:
                     of_arm[metric], _ = difference(rows, metric, (against, arm))
                 except ValueError as error:
@@ -283,18 +287,11 @@ def _sample(records: pd.DataFrame, arms: Sequence[str]) -> str:
 def bimodal(scores: pd.DataFrame) -> Finding:
     """C1: the alignment scores of standard SAEs are bimodal, in every architecture.
 
-    Rule, the effect being the share of features in a low mode (`aligned.low_mode`: those below a clear valley of the
-    histogram of scores; 0 where there is one mode alone), averaged over sparsities for each seed, and its interval one
-    for shares near 0:
-
-    - *holds*: in every architecture the 95 % interval lies above 0 and reaches 1 % of the features;
-    - *does not hold*: in every architecture it ends below 1 %;
-    - *holds in part*: in some it lies above 0, at the level that so many architectures ask for;
-    - *undecided*: otherwise;
-    - *not testable here*: fewer than three seeds.
-
-    Beside it stands the share of SAEs for which Hartigan's dip test rejects one peak at 5 %, with Wilson's interval.
-    The verdict does not rest on it: what the test can see depends on the width.
+    Each architecture is a case. The effect is the share of features in a low mode (`aligned.low_mode`: those below a
+    clear valley of the histogram of scores; 0 where there is one mode alone), averaged over sparsities for each seed,
+    with an interval for shares near 0; the smallest of interest is 1 % of the features. Beside it stands the share of
+    SAEs for which Hartigan's dip test rejects one peak at 5 %, with Wilson's interval. The verdict does not rest on it:
+    what the test can see depends on the width.
 
     Args:
         scores: `aligned.records(..., measure="scores")`.
@@ -329,14 +326,9 @@ def _share(of: pd.Series) -> Interval:
 def recovers_more(records: pd.DataFrame, constraint: str = "projected") -> Finding:
     """C2: at equal L0, aligned SAEs recover more cross-entropy than standard ones.
 
-    Rule, the difference in CE recovered (aligned minus standard) being averaged over the grid of L0 for each seed:
-
-    - *holds*: the 95 % interval of that mean lies above 0 and reaches 0.005;
-    - *does not hold*: it ends below 0.005;
-    - *undecided*: otherwise;
-    - *not testable here*: fewer than three seeds, or arms that do not overlap in L0.
-
-    The differences at each L0 are shown, but decide nothing: of nine values one lies above 0 by chance too often.
+    There is one case. The effect is the difference in CE recovered (aligned minus standard), averaged over the grid of
+    L0 for each seed; the smallest of interest is 0.005. The differences at each L0 are shown, but decide nothing: of
+    nine values one lies above 0 by chance too often.
     """
     arms = ("none", constraint)
     found = _differences(records, "ce_recovered", arms)
@@ -348,13 +340,7 @@ def recovers_more(records: pd.DataFrame, constraint: str = "projected") -> Findi
 def recovers_more_where_dense(records: pd.DataFrame, constraint: str = "projected") -> Finding:
     """C3: aligned TopK and BatchTopK SAEs recover more where k is large.
 
-    Rule, the difference in CE recovered (aligned minus standard) being averaged over the upper half of the grid of L0:
-
-    - *holds*: for each activation the 95 % interval of that mean lies above 0 and reaches 0.005;
-    - *does not hold*: for each it ends below 0.005;
-    - *holds in part*: for some it lies above 0, at the level that so many activations ask for;
-    - *undecided*: otherwise;
-    - *not testable here*: as for C2.
+    Each activation is a case. The effect is C2's, averaged over the upper half of the grid of L0 alone.
     """
     return _in_cases(records, ["activation"], "ce_recovered", ("none", constraint), RECOVERED, densest=True)
 
@@ -363,17 +349,12 @@ def recovers_more_where_dense(records: pd.DataFrame, constraint: str = "projecte
 def leaves_few_dead(records: pd.DataFrame, constraint: str = "projected") -> Finding:
     """C4: aligned training leaves near-zero dead features, without resampling or an auxiliary loss.
 
-    Dead is what does not fire on the evaluation text. The claim says two things of each activation: that more features
-    are alive than in standard SAEs at equal L0 (the difference's interval lies above 0 and reaches 1 % of the
-    features), and that the aligned SAEs' share of dead features, averaged over sparsities for each seed, is near zero
-    (its interval, one for shares near 0, ends at 1 % or below). An activation whose standard SAEs have 1 % dead
-    features or less shows nothing and is left out. Rule:
-
-    - *holds*: both are so for each activation, by 95 % intervals;
-    - *does not hold*: for each activation the first interval ends below 1 %, and the second lies above 1 %;
-    - *holds in part*: one of the two is so for some activation, at the level that so many intervals ask for;
-    - *undecided*: otherwise;
-    - *not testable here*: no activation is left, or as for C2.
+    Dead is what does not fire on the evaluation text. The claim says two things of each activation, each a case. More
+    features are alive than in standard SAEs at equal L0; the smallest difference of interest is 1 % of the features.
+    And the aligned SAEs' share of dead features, averaged over sparsities for each seed, is near zero: this is shown
+    where its interval, one for shares near 0, ends at 1 % or below, and excluded where it lies above 1 %. An activation
+    whose standard SAEs have 1 % dead features or less shows nothing and is left out; if none is left, the claim is not
+    testable here.
     """
     cases, left_out = [], []
     for (name,), rows in _groups(records, ["activation"]):
@@ -412,15 +393,9 @@ def with_l0(table: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
 def more_stable(pairs: pd.DataFrame, constraint: str = "projected") -> Finding:
     """C5: aligned features are more stable across seeds, for ReLU and TopK.
 
-    Rule, stability being PW-MCC over alive features, and the effect its difference (aligned minus standard) at equal
-    L0 for each pair of seeds, averaged over the grid, with an interval over seeds, not over pairs (a jackknife, since
-    pairs share seeds):
-
-    - *holds*: for each activation the 95 % interval of the effect lies above 0 and reaches 0.02;
-    - *does not hold*: for each it ends below 0.02;
-    - *holds in part*: for some it lies above 0, at the level that so many activations ask for;
-    - *undecided*: otherwise;
-    - *not testable here*: fewer than three seeds, or arms that do not overlap in L0.
+    Each activation is a case. The effect is the difference in PW-MCC over alive features (aligned minus standard) at
+    equal L0 for each pair of seeds, averaged over the grid; the smallest of interest is 0.02. The interval is over
+    seeds, not over pairs (a jackknife, since pairs share seeds).
 
     Args:
         pairs: `aligned.records(..., measure="stability")`, with L0 (`with_l0`).
@@ -433,14 +408,9 @@ def more_stable(pairs: pd.DataFrame, constraint: str = "projected") -> Finding:
 def separates_better(scr: pd.DataFrame, constraint: str = "projected") -> Finding:
     """C6: aligned SAEs score higher on SCR.
 
-    Rule, an SAE's score being the mean over pairs of attributes and all n of the direction that SAEBench publishes, and
-    the effect the difference (aligned minus standard) at equal L0:
-
-    - *holds*: for each activation the 95 % interval of the effect lies above 0 and reaches 0.02;
-    - *does not hold*: for each it ends below 0.02;
-    - *holds in part*: for some it lies above 0, at the level that so many activations ask for;
-    - *undecided*: otherwise;
-    - *not testable here*: as for C2.
+    Each activation is a case. An SAE's score is the mean over pairs of attributes and all n of the direction that
+    SAEBench publishes. The effect is its difference (aligned minus standard) at equal L0; the smallest of interest is
+    0.02.
 
     Args:
         scr: `aligned.records(..., measure="scr")`, with L0 (`with_l0`).
@@ -454,16 +424,10 @@ def separates_better(scr: pd.DataFrame, constraint: str = "projected") -> Findin
 def correlates(features: pd.DataFrame, metric: str, paper: float) -> Finding:
     """C7 and C8: a feature's MCS, or its concept score, correlates with its alignment score.
 
-    Rule, r being Pearson's over the alive features of a standard SAE, and the smallest r of interest half of the
-    paper's, with an interval over seeds (by Fisher's z; a jackknife where an SAE was compared with another seed's):
-
-    - *holds*: for each activation the 95 % interval of r lies above 0 and reaches half of the paper's r;
-    - *does not hold*: for each it ends below that;
-    - *holds in part*: for some it lies above 0, at the level that so many activations ask for;
-    - *undecided*: otherwise;
-    - *not testable here*: fewer than three seeds.
-
-    Beside it stands the partial r given how often features fire (`partial`); the verdict does not rest on it.
+    Each activation is a case. The effect is Pearson's r over the alive features of a standard SAE; the smallest of
+    interest is half of the paper's r. The interval is over seeds, by Fisher's z (a jackknife where an SAE was compared
+    with another seed's). Beside it stands the partial r given how often features fire (`partial`); the verdict does not
+    rest on it.
 
     Args:
         features: `aligned.records(..., measure="features")`, one row a standard SAE.
@@ -538,17 +502,10 @@ def _alive(*columns: Sequence[float]) -> list[Float[np.ndarray, " alive"]]:
 def tying_costs(records: pd.DataFrame, constraint: str = "projected") -> Finding:
     """C9: tying the weights also removes dead features, but costs reconstruction.
 
-    The claim says two things at equal L0: the tied SAEs have a larger share of alive features than the standard ones
-    (the interval of tied minus standard lies above 0 and reaches 1 % of the features), and recover less cross-entropy
-    than the aligned ones (the interval of tied minus aligned lies below 0 and reaches -0.005). Rule:
-
-    - *holds*: both, by 95 % intervals;
-    - *does not hold*: a gain of 1 % is excluded, and a loss of 0.005 too;
-    - *holds in part*: one of them, at the level that two intervals ask for;
-    - *undecided*: otherwise;
-    - *not testable here*: as for C2.
-
-    The effect is the second difference, tied minus aligned.
+    The claim says two things at equal L0, each a case: the tied SAEs have a larger share of alive features than the
+    standard ones (the smallest difference of interest is 1 % of the features), and recover less cross-entropy than the
+    aligned ones (shown where the interval of tied minus aligned lies below 0 and reaches -0.005, excluded where a loss
+    of 0.005 is). The effect of the finding is the second difference.
     """
     arms = (constraint, "tied")
     found = _differences(records, "ce_recovered", arms)
@@ -562,14 +519,9 @@ def tying_costs(records: pd.DataFrame, constraint: str = "projected") -> Finding
 def needs_no_tuning(records: pd.DataFrame, constraint: str = "projected") -> Finding:
     """C11: alignment works with p-annealing, TopK and BatchTopK, without new hyperparameters.
 
-    Rule, no arm having a setting that the other has not, the effect being the difference in CE recovered (aligned minus
-    standard) at equal L0, and a harm of interest a loss of 0.005:
-
-    - *holds*: for each activation the 95 % interval lies above -0.005, which excludes such a harm;
-    - *does not hold*: for each it lies below 0 and reaches -0.005;
-    - *holds in part*: for some such a harm is excluded, at the level that so many activations ask for;
-    - *undecided*: otherwise;
-    - *not testable here*: as for C2.
+    No arm has a setting that the other has not. Each activation is a case. The effect is C2's, and a harm of interest a
+    loss of 0.005: what the claim says is shown where the interval lies above -0.005, and excluded where it lies below 0
+    and reaches -0.005.
     """
     return _in_cases(records, ["activation"], "ce_recovered", ("none", constraint), RECOVERED, NoLoss())
 
@@ -578,14 +530,8 @@ def needs_no_tuning(records: pd.DataFrame, constraint: str = "projected") -> Fin
 def holds_everywhere(records: pd.DataFrame, constraint: str = "projected") -> Finding:
     """C12: the gain in CE recovered holds over dictionary sizes and sparsities.
 
-    Rule, the difference (aligned minus standard) being averaged over the grid of L0, that is over sparsities, for each
-    activation and width:
-
-    - *holds*: for each the 95 % interval lies above 0 and reaches 0.005;
-    - *does not hold*: for each it ends below 0.005;
-    - *holds in part*: for some it lies above 0, at the level that so many cases ask for;
-    - *undecided*: otherwise;
-    - *not testable here*: as for C2, or one width alone.
+    Each activation and width is a case. The effect is C2's: the mean over the grid of L0 is one over sparsities. With
+    one width alone it is not testable here.
     """
     if records.d_sae.nunique() < 2:
         raise ValueError("there is one width alone")
@@ -593,18 +539,13 @@ def holds_everywhere(records: pd.DataFrame, constraint: str = "projected") -> Fi
 
 
 def no_added_compute(costs: pd.DataFrame) -> Finding:
-    """C10: alignment adds no compute. A measured cost is never exactly 0, so 3 % of a step counts as none.
+    """C10: alignment adds no compute.
 
-    Rule, on `aligned.cost.in_turns` (aligned over standard), for the shapes whose steps are long enough to be more than
-    the start of single operations (d_sae of 16384 or more: M, L and XL), each activation and shape being a case:
-
-    - *holds*: in each the 95 % interval of the cost ends at 3 % or below;
-    - *does not hold*: in each it lies above 3 %;
-    - *holds in part*: in some it ends at 3 % or below, at the level that so many cases ask for;
-    - *undecided*: otherwise;
-    - *not testable here*: none of these shapes was measured.
-
-    The effect is the largest cost. That 3 % count as none was set when a first measurement had been seen.
+    The effect is the cost of a step (`aligned.cost.in_turns`, aligned over standard). A measured cost is never exactly
+    0, so 3 % of a step count as none; that was set when a first measurement had been seen. Each activation and shape is
+    a case, of the shapes whose steps are long enough to be more than the start of single operations (d_sae of 16384 or
+    more: M, L and XL): shown where the interval ends at 3 % or below, excluded where it lies above. The effect of the
+    finding is the largest cost. Where none of these shapes was measured, it is not testable here.
     """
     large = costs[costs["shape"] != "S"]
     if large.empty:

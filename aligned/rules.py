@@ -1,12 +1,16 @@
 """From intervals to a verdict: what every rule of `aligned.claims` has in common.
 
-A claim speaks of one case or of several (activations, widths). In each case a test asks the effect's interval whether
-what the claim says is shown, excluded, or neither. The claim then
+A claim speaks of one case or of several (activations, widths). In each case a test looks at the effect's 95 % interval
+over seeds. Unless the claim's own rule says otherwise, what the claim says is *shown* where the interval lies above 0
+and reaches the smallest effect of interest, *excluded* where it ends below that effect, and *open* where it does
+neither. The case goes *the other way round* where the interval lies below 0 and reaches an effect of interest there.
+The claim then
 
 - *holds*, if it is shown in every case: no correction is needed, since all must agree;
 - *does not hold*, if it is excluded in every case;
 - *holds in part*, if it is shown in some case by an interval widened for the number of cases looked at (Bonferroni);
-- is *undecided* otherwise.
+- is *undecided* otherwise;
+- is *not testable here* with fewer than three seeds, or where arms that are to be compared do not overlap in L0.
 
 How often these verdicts are wrong, `benchmarks/rules.py` counts on simulated records.
 """
@@ -46,6 +50,9 @@ class Test(Protocol):
     def shown(self, effect: Interval, least: float) -> bool | None:
         """Whether the interval shows it, True, or excludes it, False; None if it does neither."""
 
+    def reversed(self, effect: Interval, least: float) -> bool:
+        """Whether the interval shows the opposite, of a size of interest."""
+
     def says(self, shown: bool | None, effect: Interval, least: float) -> str:
         """The same in words."""
 
@@ -62,6 +69,9 @@ class Gain:
         if effect.high < least:
             return False
         return True if effect.low > 0 else None
+
+    def reversed(self, effect: Interval, least: float) -> bool:
+        return effect.high < 0 and effect.low <= -least
 
     def says(self, shown: bool | None, effect: Interval, least: float) -> str:
         if shown is None:
@@ -83,6 +93,9 @@ class Loss:
     def shown(self, effect: Interval, least: float) -> bool | None:
         return Gain().shown(-effect, least)
 
+    def reversed(self, effect: Interval, least: float) -> bool:
+        return Gain().reversed(-effect, least)
+
     def says(self, shown: bool | None, effect: Interval, least: float) -> str:
         return Gain("loss", "gain").says(shown, -effect, least)
 
@@ -95,6 +108,9 @@ class NoLoss:
     def shown(self, effect: Interval, least: float) -> bool | None:
         loss = Loss().shown(effect, least)
         return None if loss is None else not loss
+
+    def reversed(self, effect: Interval, least: float) -> bool:
+        return False  # no loss has no opposite
 
     def says(self, shown: bool | None, effect: Interval, least: float) -> str:
         if shown is None:
@@ -112,6 +128,9 @@ class AtMost:
         if effect.high <= least:
             return True
         return False if effect.low > least else None
+
+    def reversed(self, effect: Interval, least: float) -> bool:
+        return False
 
     def says(self, shown: bool | None, effect: Interval, least: float) -> str:
         if shown is None:
@@ -138,14 +157,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case: the effect with its 95 % interval, whether what the claim says is shown (None: open), and
-    that in words."""
+    """What became of a case: the effect with its 95 % interval, whether what the claim says is shown (None: open), that
+    in words, and whether the opposite is shown."""
 
     name: str
     effect: Interval
     least: Least
     shown: bool | None
     says: str
+    reversed: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}: {self.says}, {self.effect}" if self.name else f"{self.says}, {self.effect}"
@@ -167,6 +187,7 @@ class Finding:
         outcomes: of every case.
         reason: what stands in the way, where the claim is not testable.
         sample: how many seeds and SAEs there are.
+        level: of the intervals by which the cases were judged.
         beside: numbers that the rule does not look at.
     """
 
@@ -177,6 +198,7 @@ class Finding:
     reason: str = ""
     sample: str = ""
     beside: tuple[tuple[str, Interval], ...] = ()
+    level: float = LEVEL
 
     def __str__(self) -> str:
         """In Markdown, without a full stop."""
@@ -185,20 +207,20 @@ class Finding:
         told = f"**{self.verdict}**: {'; '.join(map(str, self.outcomes))}"
         if self.beside:
             told += f"; beside it, {', '.join(f'{name} {effect}' for name, effect in self.beside)}"
-        return f"{told} ({self.sample}; smallest effect of interest: {self.least})"
+        return f"{told} ({self._rests}; smallest effect of interest: {self.least})"
 
     @property
     def short(self) -> str:
-        """The verdict, and where the cases do not agree, what became of each."""
-        states = {outcome.state for outcome in self.outcomes}
-        if len(states) < 2:
+        """The verdict, and where the cases do not agree or one goes the other way round, what became of each."""
+        words = {"shown": "shown", "excluded": "excluded", "reversed": "the other way round", "open": "open"}
+        of: dict[str, list[str]] = {word: [] for word in words.values()}
+        for outcome in self.outcomes:
+            of[words["reversed" if outcome.reversed else outcome.state]].append(outcome.name.replace(", ", " "))
+        there = {word: ", ".join(filter(None, cases)) for word, cases in of.items() if cases}
+        if len(there) == 1 and words["reversed"] not in there:
             return self.verdict
-        of = {
-            state: [o.name.replace(", ", " ") for o in self.outcomes if o.state == state]
-            for state in ("shown", "excluded", "open")
-        }
-        each = "; ".join(f"{state}: {', '.join(names)}" for state, names in of.items() if names)
-        return f"{self.verdict} ({each})"
+        each = "; ".join(f"{word}: {cases}" if cases else word for word, cases in there.items())
+        return f"{self.verdict} ({each})" if each else self.verdict
 
     @property
     def told(self) -> str:
@@ -208,8 +230,21 @@ class Finding:
         lines = [f"- {outcome}" for outcome in self.outcomes] + [
             f"- beside it: {n} {effect}" for n, effect in self.beside
         ]
-        rests = f"From {self.sample}. Smallest effect of interest: {self.least}."
-        return "\n".join([f"**{self.verdict}**.", "", *lines, "", rests])
+        turned = [outcome.name for outcome in self.outcomes if outcome.reversed]
+        verdict = f"**{self.verdict}**"
+        if turned:
+            verdict += f"; it is the other way round{' for ' * any(turned)}{' and for '.join(turned)}"
+        rests = f"From {self._rests}. Smallest effect of interest: {self.least}."
+        return "\n".join([f"{verdict}.", "", *lines, "", rests])
+
+    @property
+    def _rests(self) -> str:
+        if self.level == LEVEL:
+            return self.sample
+        return (
+            f"{self.sample}; the cases do not agree, so each is judged by its {self.level:.1%} interval; the 95 % one "
+            "is shown"
+        )
 
     @property
     def parts(self) -> tuple[tuple[str, Interval], ...]:
@@ -240,21 +275,28 @@ def decide(
     """
     effects = [case.at(LEVEL) for case in cases]
     shown = [case.test.shown(found, case.least.size) for case, found in zip(cases, effects)]
+    level = LEVEL
     if len(set(shown)) > 1:
         level = 1 - (1 - LEVEL) / len(cases)
         wider = [case.test.shown(case.at(level), case.least.size) for case in cases]
-        sample += f"; the cases do not agree, so each is judged by its {level:.1%} interval; the 95 % one is shown"
         shown = [at_95 if at_95 == at_level else None for at_95, at_level in zip(shown, wider)]
     verdict: Verdict = "holds in part" if True in shown else "undecided"
     if len(set(shown)) == 1 and shown[0] is not None:
         verdict = "holds" if shown[0] else "does not hold"
     outcomes = tuple(
-        Outcome(case.name, found, case.least, state, _says(case, found, state))
+        Outcome(
+            case.name,
+            found,
+            case.least,
+            state,
+            _says(case, found, state),
+            reversed=state is False and case.test.reversed(case.at(level), case.least.size),
+        )
         for case, found, state in zip(cases, effects, shown)
     )
     if effect is None and len(cases) == 1:
         effect = effects[0]
-    return Finding(verdict, effect, at_l0, outcomes, "", sample, beside)
+    return Finding(verdict, effect, at_l0, outcomes, "", sample, beside, level)
 
 
 def _says(case: Case, effect: Interval, state: bool | None) -> str:

@@ -203,29 +203,30 @@ def summary(found: dict[str, Finding]) -> str:
 
 
 def table(found: dict[str, Finding]) -> str:
-    """The scorecard as HTML: each claim with its page, the verdict, the effect in each case with its interval, and the
-    smallest effect of interest. The claim's page has the sentences and what stands beside the effects."""
+    """The scorecard as HTML: each claim with the verdict and its page; beside it a row for each case, with the effect,
+    its interval, the smallest effect of interest, and what became of it. The page has the sentences."""
+    titles = ("claim", "the paper, in our words, and what we find", "case", "effect [95 % interval]", "least", "")
     rows = []
     for name, finding in found.items():
-        claim = CLAIMS[name]
-        effects = [f"{html.escape(of.name)} {_short(of)}".strip() for of in finding.outcomes]
-        cells = (
-            f"<a href='{claim.page}.html'>{name}</a>",
-            html.escape(claim.statement),
-            f"<strong>{finding.verdict}</strong>",
-            "<br>".join(effects) or html.escape(finding.reason),
-            html.escape(finding.least),
-            html.escape(finding.sample),
+        claim, cases = CLAIMS[name], [_case(of) for of in finding.outcomes]
+        told = f"{html.escape(claim.statement)}<br><strong>{finding.verdict}</strong>"
+        told += f" ({html.escape(finding.sample)})" if finding.sample else ""
+        first, *others = cases or [f"<td colspan='4'>{html.escape(finding.reason)}</td>"]
+        high = f"<td rowspan='{max(len(cases), 1)}'"
+        rows.append(
+            f"<tbody style='border-top: 1px solid gray'><tr>{high}><a href='{claim.page}.html'>{name}</a></td>"
+            f"{high} style='min-width: 12em'>{told}</td>{first}</tr>"
+            f"{''.join(f'<tr>{other}</tr>' for other in others)}</tbody>"
         )
-        rows.append(cells)
-    titles = ("", "the paper, in our words", "here", "effect [95 % interval]", "smallest of interest", "from")
     return _html(titles, rows)
 
 
-def _short(of: Outcome) -> str:
+def _case(of: Outcome) -> str:
     effect, digits = of.effect, 4 if of.least.size < 0.01 else 3
     mean, low, high = (f"{value:+.{digits}f}" for value in (effect.mean, effect.low, effect.high))
-    return f"<span style='white-space: nowrap'>{mean} [{low}, {high}]</span> {of.state}"
+    became = "reversed" if of.reversed else of.state
+    cells = (html.escape(of.name), f"{mean} [{low}, {high}]", f"{of.least.size:g}", became)
+    return "".join(f"<td style='white-space: nowrap'>{cell}</td>" for cell in cells)
 
 
 def forest(ax: Axes, found: dict[str, Finding]) -> None:
@@ -285,15 +286,18 @@ def errors() -> str:
                 *undecided,
             )
         )
-    return _html(
-        ("claim", "draws", "wrong, in the worst setting", "undecided with 3 seeds", "undecided with 5 seeds"), rows
-    )
+    titles = ("claim", "draws", "wrong, in the worst setting", "undecided with 3 seeds", "undecided with 5 seeds")
+    return _html(titles, ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows])
 
 
-def _html(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+def _html(titles: Iterable[str], rows: Iterable[str]) -> str:
+    """A table of these rows, each a `<tr>` or a `<tbody>`; on a narrow screen it scrolls by itself."""
     head = "".join(f"<th>{title}</th>" for title in titles)
-    return f"<table style='vertical-align: top'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    look = ".claims :is(td, th) {text-align: left; vertical-align: top; padding: 0.1em 1em 0.1em 0}"
+    return (
+        f"<style>{look}</style><div style='overflow-x: auto; font-size: 0.85em'><table class='claims'>"
+        f"<thead><tr>{head}</tr></thead>{''.join(rows)}</table></div>"
+    )
 
 
 BEGIN, END = "<!-- verdicts: written by `python -m aligned.scorecard` -->\n", "<!-- end -->"
