@@ -85,7 +85,7 @@ def panels(
     names = list(names)
     blocks = -(-len(names) // across)
     size = (WIDTH, height * rows * blocks)
-    _, axes = plt.subplots(rows * blocks, across, figsize=size, squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(rows * blocks, across, figsize=size, squeeze=False, layout="constrained")
     for i in range(blocks * across):
         of = [axes[rows * (i // across) + row, i % across] for row in range(rows)]
         if i >= len(names):
@@ -101,6 +101,7 @@ def panels(
         if i % across:
             for ax in of:
                 ax.set_ylabel("")
+    _move_apart(figure)
 
 
 def nothing(of: str) -> None:
@@ -123,30 +124,46 @@ def names(ax: Axes, arms: Iterable[str], high: bool = True) -> None:
         )  # fmt: skip
 
 
+END = "end of a line"  # marks the labels that `_move_apart` moves
+
+
+def _at_end(ax: Axes, text: str, height: float, colour: str, size: float = 10) -> None:
+    """A line's label, right of the panel, at the height at which the line ends."""
+    ax.annotate(
+        text, (1, height), xytext=(4, 0), xycoords=ax.get_yaxis_transform(), textcoords="offset points", label=END,
+        color=colour, weight="bold", va="center", fontsize=size,
+    )  # fmt: skip
+
+
+def _move_apart(figure: Figure) -> None:
+    """Moves the labels at the ends of lines up and down, as little as will do, so that none lies on another."""
+    from matplotlib.text import Annotation
+    from scipy.optimize import isotonic_regression
+
+    figure.draw_without_rendering()  # the heights are known only when the panels have their places
+    for ax in figure.axes:
+        labels = [text for text in ax.texts if isinstance(text, Annotation) and text.get_label() == END]
+        labels.sort(key=lambda text: text.xy[1])
+        if not labels:
+            continue
+        at = np.array([ax.get_yaxis_transform().transform(text.xy)[1] for text in labels]) * 72 / figure.dpi
+        lines = 1.1 * np.arange(len(labels)) * max(float(text.get_fontsize()) for text in labels)
+        for text, up in zip(labels, isotonic_regression(at - lines).x + lines - at):
+            text.set_position((text.get_position()[0], up))
+
+
 def over_l0(ax: Axes, records: pd.DataFrame, metric: str, name: str) -> None:
     """A metric over L0: a point a run, a line through each arm's mean over seeds, labelled directly."""
     means = {
         str(constraint): rows.groupby("sparsity")[["l0", metric]].mean().sort_values("l0")
         for constraint, rows in records.groupby("constraint", sort=False)
     }
-    ends = {constraint: mean.iloc[-1] for constraint, mean in means.items()}
-    upward = sorted(ends, key=lambda constraint: ends[constraint][metric])
-    right = max(end.l0 for end in ends.values())
     for constraint, mean in means.items():
         colour, rows = COLOURS[constraint], records[records.constraint == constraint]
         ax.scatter(rows.l0, rows[metric], s=14, color=colour, alpha=0.55, linewidths=0)
         ax.plot(mean.l0, mean[metric], color=colour)
-        ax.annotate(
-            label(constraint),
-            (right, ends[constraint][metric]),
-            xytext=(6, 12 * upward.index(constraint)),  # so that two labels never lie on each other
-            textcoords="offset points",
-            color=colour,
-            weight="bold",
-            va="center",
-        )
+        _at_end(ax, label(constraint), mean[metric].iloc[-1], colour)
     _log_l0(ax, records.l0)
-    ax.set_xlim(right=2.5 * records.l0.max())  # room for the labels
     ax.set_ylabel(name)
 
 
@@ -188,24 +205,18 @@ def effects(ax: Axes, of_arms: pd.Series, name: str) -> None:
 
 
 def over_width(ax: Axes, records: pd.DataFrame, metric: str, name: str) -> None:
-    """A metric over the dictionary's width: a line an arm and sparsity, the mean over seeds, with the value of the
+    """A metric over the dictionary's width: a line an arm and sparsity, the mean over seeds, with the arm and the
     sparsity at its end."""
-    for constraint, rows in records.groupby("constraint", sort=False):
-        colour = COLOURS[str(constraint)]
-        for sparsity, alike in rows.groupby("sparsity"):
-            mean = alike.groupby("d_sae")[metric].mean()
-            ax.plot(mean.index, mean, color=colour, marker="o", markersize=4)
-            ax.annotate(
-                f"{sparsity:g}", (mean.index[-1], mean.iloc[-1]), xytext=(5, -3), textcoords="offset points",
-                color=colour, fontsize=8,
-            )  # fmt: skip
+    for (constraint, sparsity), rows in records.groupby(["constraint", "sparsity"], sort=False):
+        colour, mean = COLOURS[str(constraint)], rows.groupby("d_sae")[metric].mean()
+        ax.plot(mean.index, mean, color=colour, marker="o", markersize=4)
+        _at_end(ax, f"{label(str(constraint))}, {sparsity:g}", mean.iloc[-1], colour, size=8)
     widths = sorted(records.d_sae.unique())
     ax.set_xscale("log")
     ax.set_xticks(widths, [str(width) for width in widths])
     ax.minorticks_off()
     ax.set_xlabel("width of the dictionary (d_sae)")
     ax.set_ylabel(name)
-    names(ax, records.constraint.unique(), high=False)
 
 
 def onset(axes: Iterable[Axes], tables: dict[str, pd.DataFrame], metric: str) -> None:
@@ -235,7 +246,8 @@ def onset(axes: Iterable[Axes], tables: dict[str, pd.DataFrame], metric: str) ->
 
 
 def scores_over_training(ax: Axes, row: pd.Series) -> None:
-    """How one SAE's alignment scores move while it trains: a column a moment, the darker the more features.
+    """How one SAE's alignment scores move while it trains: a column a moment, the darker the more features. The first
+    and the last bin, which hold whatever lies beyond the others, are left out.
 
     Args:
         ax: where.
@@ -245,14 +257,16 @@ def scores_over_training(ax: Axes, row: pd.Series) -> None:
     counts = np.array(row.log_scores, dtype=float).T
     tokens = np.array([0, *row.log_tokens]) / 1e6
     shown = np.log10(np.maximum(counts / counts.sum(0), 1e-4))
-    ax.pcolormesh(tokens, np.linspace(low, high, bins + 1), shown, cmap="Greys", vmin=-4, vmax=0, rasterized=True)
+    edges = np.linspace(low, high, bins + 1)[1:-1]
+    ax.pcolormesh(tokens, edges, shown[1:-1], cmap="Greys", vmin=-4, vmax=0, rasterized=True)
     ax.axhline(1, color=COLOURS["projected"], linewidth=1)
     ax.set_xlabel("million tokens")
     ax.set_ylabel("alignment score")
 
 
 def shares_of_scores(ax: Axes, table: pd.DataFrame) -> None:
-    """Alignment scores of all features of each arm's SAEs, as shares; those beyond -0.5 and 1.5 count at the ends.
+    """Alignment scores of all features of each arm's SAEs, as shares. The first and the last bin hold whatever lies
+    beyond the others; they are hatched, since a pile there is no peak.
 
     Args:
         ax: where.
@@ -260,11 +274,16 @@ def shares_of_scores(ax: Axes, table: pd.DataFrame) -> None:
     """
     bins, low, high = SCORES
     for arm, rows in table.groupby("constraint", sort=False):
-        shares = np.mean(list(rows.histogram), axis=0)
-        ax.stairs(shares, np.linspace(low, high, bins + 1), fill=True, alpha=0.7, color=COLOURS[str(arm)])
+        shares, edges = np.mean(list(rows.histogram), axis=0), np.linspace(low, high, bins + 1)
+        colour = COLOURS[str(arm)]
+        ax.stairs(shares[1:-1], edges[1:-1], fill=True, alpha=0.7, color=colour)
+        for end in (slice(0, 1), slice(bins - 1, bins)):
+            between = edges[end.start : end.stop + 1]
+            ax.stairs(shares[end], between, baseline=1e-4, hatch="/////", edgecolor=colour, alpha=0.7)
     names(ax, table.constraint.unique())
     ax.set_yscale("log")
-    ax.set_ylim(1e-4, 1.5)
+    ax.set_ylim(1e-4, 20)  # room for the names, above whatever can be there
+    ax.set_yticks([1e-4, 1e-2, 1])
     ax.set_xlabel("alignment score")
     ax.set_ylabel("share of features")
 
@@ -279,9 +298,9 @@ def dead_over_training(ax: Axes, table: pd.DataFrame) -> None:
     for arm, rows in table.groupby("constraint", sort=False):
         for row in rows.itertuples():
             ax.plot(np.array(row.log_tokens) / 1e6, row.log_dead, color=COLOURS[str(arm)], alpha=0.7)
+        _at_end(ax, label(str(arm)), np.mean([log[-1] for log in rows.log_dead]), COLOURS[str(arm)])
     ax.set_xlabel("million tokens")
     ax.set_ylabel("share of dead features")
-    names(ax, table.constraint.unique())
 
 
 def against_score(ax: Axes, row: pd.Series, metric: str, name: str) -> None:

@@ -58,13 +58,9 @@ def records(
     """
     if measure not in MEASURES:
         raise ValueError(f"measure is {measure!r}; there are {', '.join(MEASURES)}")
-    asked, what = list(asked), MEASURES[measure]
-    given = {r.spec: r for r in asked if isinstance(r, Run)}
-    specs = [r.spec if isinstance(r, Run) else r for r in asked]
-    what.check(specs, eval_tokens)
-    known = {s: record for s, record in published().items() if use_published and s not in given}
-    later = planned(measure, eval_tokens) - set(given) if use_published else frozenset()
-    return _table(specs, eval_tokens, measure, known, given, later)
+    asked = list(asked)
+    MEASURES[measure].check([r.spec if isinstance(r, Run) else r for r in asked], eval_tokens)
+    return _table(asked, eval_tokens, measure, planned(measure, eval_tokens) if use_published else None)
 
 
 def drawn(specs: Iterable[RunSpec], size: int, measure: str) -> pd.DataFrame:
@@ -74,7 +70,7 @@ def drawn(specs: Iterable[RunSpec], size: int, measure: str) -> pd.DataFrame:
         ValueError: none is published.
     """
     specs = list(specs)
-    return _table(specs, size, measure, published(), {}, frozenset(specs))
+    return _table(specs, size, measure, frozenset(specs))
 
 
 def drawn_of(
@@ -99,19 +95,17 @@ class NothingPublished(ValueError):
     """All that was asked for is planned, and nothing of it is published yet."""
 
 
-def _table(
-    specs: list[RunSpec],
-    size: int,
-    measure: str,
-    known: Mapping[RunSpec, dict[str, Any]],
-    given: Mapping[RunSpec, Run],
-    later: frozenset[RunSpec],
-) -> pd.DataFrame:
-    """A row a group: from the `known` records; not at all, where the group is for `later` and the store has no answer
-    either; else from runs that are `given`, in the store or trained now."""
+def _table(asked: Sequence[Run | RunSpec], size: int, measure: str, later: frozenset[RunSpec] | None) -> pd.DataFrame:
+    """A row a group of what was asked for: from published records; not at all, where the group is for `later` and the
+    store has no answer either; else from runs that are given, in the store or trained now. With None for `later`
+    nothing is taken from published records, and nothing left out."""
     import pandas as pd
 
     what = MEASURES[measure]
+    given = {r.spec: r for r in asked if isinstance(r, Run)}
+    specs = [r.spec if isinstance(r, Run) else r for r in asked]
+    known = {} if later is None else {s: record for s, record in published().items() if s not in given}
+    left = (later or frozenset()) - set(given)
     keys = {group: what.key(measure, size, group) for group in what.groups(specs)}
     answers: dict[tuple[RunSpec, ...], dict[str, dict[str, Any]]] = {}
     made: dict[RunSpec, dict[str, Any]] = {}
@@ -120,7 +114,7 @@ def _table(
         if all(s in known for s in group) and key in known[group[0]]["metrics"]:
             answers[group] = known[group[0]]["metrics"]
             made |= {s: {**_made_by(known[s], key), "published": True} for s in group}
-        elif not later.issuperset(group) or _answered(group, key):
+        elif not left.issuperset(group) or _answered(group, key):
             rest.append(group)
     if not rest and not answers:
         raise NothingPublished(
@@ -304,6 +298,17 @@ def provenance(*tables: pd.DataFrame) -> str:
             f"- versions: {_all(', '.join(f'{k} {v}' for k, v in m['versions'].items()) for m in how)}",
         )
     )
+
+
+def of_other_trainings(table: pd.DataFrame, other: pd.DataFrame) -> list[RunSpec]:
+    """The specs of which two tables show two trainings: their SAEs were trained again between the two measures, perhaps
+    on another machine, and agree but for rounding.
+
+    Args:
+        table, other: from `records`.
+    """
+    first, second = _made([table]), _made([other])
+    return [spec for spec in first if spec in second and first[spec] != second[spec]]
 
 
 def _made(tables: Iterable[pd.DataFrame]) -> dict[RunSpec, dict[str, Any]]:
