@@ -5,6 +5,8 @@ BIN := .venv/bin
 BUILD := _build
 # Without a GPU the CPU build of torch will do, and is a tenth of the size.
 TORCH_INDEX := $(if $(shell command -v nvidia-smi),,--index-url https://download.pytorch.org/whl/cpu)
+# Tests run in two processes, each with one thread. A file's tests stay together, since they share what they prepare.
+WORKERS := -n 2 --dist loadfile
 TORCH := $(shell sed -n 's/^  "\(torch==[^"]*\)",/\1/p' pyproject.toml)
 
 .PHONY: help setup real book html publish test test-all bench clean
@@ -52,10 +54,10 @@ publish: setup  ## write the store's records to results/, run the notebooks with
 	$(BIN)/python -m aligned.scorecard
 
 test: setup  ## every test, the notebooks with the smoke preset among them
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 test-all: setup  ## those, and every notebook on a model of every family
-	$(BIN)/python -m pytest -m "all or not all"
+	$(BIN)/python -m pytest $(WORKERS) -m "all or not all"
 
 bench: setup  ## speed and memory of training, beside the peers (half an hour)
 	$(BIN)/python -m benchmarks.speed

@@ -23,7 +23,7 @@ from aligned.evals.scr import ABLATED
 from aligned.evals.stability import convergence as along_training
 from aligned.evals.stability import max_cosine
 from aligned.held_out import HeldOut, held_out
-from aligned.labels import labelled_windows
+from aligned.labels import Windows, labelled_windows
 from aligned.retrace import moments, retrace
 from aligned.runs import Run
 from aligned.sae import SAE
@@ -249,8 +249,7 @@ def _on_pairs(together: Together, windows: int, of_pair: Callable[[SAE, Pair], p
     import pandas as pd
 
     spec = together[0][0].spec
-    lm = runs.language_model(spec.model)
-    cut = labelled_windows(text.documents(spec.text, "held_out"), lm.tokenizer)
+    lm, cut = runs.language_model(spec.model), _windows(spec.model, spec.text)
     tables: list[list[pd.DataFrame]] = [[] for _ in together]
     for pair in pairs(lm, spec.layer, cut, train=windows, validation=windows // 8, test=windows // 4):
         for (run,), of_run in zip(together, tables):
@@ -280,6 +279,12 @@ def _read(spec: RunSpec, tokens: int) -> HeldOut:
 @lru_cache(maxsize=1)
 def _held_out(model: str, layer: int, tokens: int, context: int, source: str, outliers: float) -> HeldOut:
     return held_out(runs.language_model(model), layer, tokens, context, source, outliers=outliers)
+
+
+@lru_cache(maxsize=1)
+def _windows(model: str, source: str) -> Windows:
+    """Of all held-out text, which takes a quarter of a minute to label: kept for the next measure."""
+    return labelled_windows(text.documents(source, "held_out"), runs.language_model(model).tokenizer)
 
 
 @lru_cache(maxsize=1)

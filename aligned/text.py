@@ -177,7 +177,7 @@ def token_blocks(
     need = None if blocks is None else blocks * (context - 1)
     parts: list[Tensor] = []
     have = 0
-    for batch in _batched(docs, 64):
+    for batch in _batched(docs, 8):  # about 50,000 tokens of installed Python: a few blocks need no more than that
         encoded = tokenizer([doc.text for doc in batch], add_special_tokens=False, verbose=False)["input_ids"]
         for ids in encoded:
             parts.append(torch.tensor([*ids, eos], dtype=torch.int32))

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nbformat
 import pytest
 
-from aligned.rerun import NOTEBOOKS, parameters, preset, rerun
+from aligned.rerun import NOTEBOOKS, parameters, preset
+from tests.drawn import drawn
 from tests.folders import FAMILIES, make
 
 FIGURES = sorted(page.stem for page in NOTEBOOKS.glob("*.ipynb") if "model" in parameters(page))
@@ -26,12 +26,19 @@ def test_the_pairs_of_make_test_hold_everything() -> None:
     assert {family for _, family in few} == set(FAMILIES)
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the models and of a store: what pages of one model have in common is trained once."""
+    return tmp_path_factory.mktemp("pairs")
+
+
 @pytest.mark.parametrize(("figure", "family"), PAIRS)
 def test_a_notebook_runs_on_another_model(
-    figure: str, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    figure: str, family: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path / "store"))
-    folder = make(family, tmp_path / family)
+    monkeypatch.setenv("ALIGNED_STORE", str(place / "store"))
+    folder = place / family if (place / family).exists() else make(family, place / family)
     page = NOTEBOOKS / f"{figure}.ipynb"
-    out = rerun(page, tmp_path / "out.ipynb", preset("smoke", page) | {"model": str(folder), "layer": 1})
-    assert any(str(folder) in str(cell.get("outputs")) for cell in nbformat.read(out, 4).cells)
+    _, shown = drawn(page, preset("smoke", page) | {"model": str(folder), "layer": 1}, monkeypatch)
+    said = [capsys.readouterr().out, *(getattr(output, "data", "") for output in shown)]
+    assert any(str(folder) in str(part) for part in said)

@@ -6,13 +6,12 @@ import json
 import zlib
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-import nbformat
 import pytest
 
-from aligned import plots, results, runs
+from aligned import results, runs
 from aligned.rerun import NOTEBOOKS, parameters
 from aligned.spec import RunSpec
+from tests.drawn import drawn
 
 PAGES = [p.stem for p in sorted(NOTEBOOKS.glob("*.ipynb")) if "use_published" in parameters(p)]
 
@@ -30,12 +29,6 @@ def test_a_page_draws_what_there_is(name: str, third: int, tmp_path: Path, monke
     monkeypatch.setattr(results, "RESULTS", tmp_path)
     monkeypatch.setenv("ALIGNED_STORE", str(tmp_path / "store"))
     monkeypatch.setattr(runs, "_train", None)  # to train would be an error
-    monkeypatch.setattr(plots, "style", lambda: None)
-    plt.switch_backend("agg")
-    names: dict[str, object] = {}
-    for cell in nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4).cells:
-        if cell.cell_type == "code":
-            exec(compile(cell.source, name, "exec"), names)
-            plt.close("all")
+    names, _ = drawn(NOTEBOOKS / f"{name}.ipynb", {}, monkeypatch)
     tables = [t for t in names.values() if hasattr(t, "attrs") and "made" in t.attrs]
     assert any("SAEs are published so far" in results.setting(table) for table in tables)
