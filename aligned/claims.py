@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 GRID = 9  # values of L0, evenly spaced in log L0
 SEEDS = 3  # that a rule asks for
+NO_SAE = "there is no SAE of the kind that the claim speaks of"
 NO_RECORD = "no record"  # in the place of an effect
 NEAR_ZERO = 0.01  # share of dead features that counts as none
 ARM = ["activation", "d_sae", "init", "constraint", "sparsity"]  # what tells the SAEs of a page apart, but for seeds
@@ -74,6 +75,8 @@ class _Differences:
 
 
 def _differences(records: pd.DataFrame, metric: str, arms: tuple[str, str]) -> _Differences:
+    if records.empty:
+        raise ValueError(NO_SAE)
     points: dict[tuple[str, tuple[int, ...]], list[tuple[float, float]]] = {}
     seeds = [records[name] for name in _seed_columns(records)]
     for arm, l0, value, *of_seeds in zip(records.constraint, records.l0, records[metric], *seeds):
@@ -268,7 +271,7 @@ def _in_cases(
 
 def _groups(records: pd.DataFrame, columns: Sequence[str]) -> list[tuple[tuple[object, ...], pd.DataFrame]]:
     if records.empty:
-        raise ValueError("there is no SAE of the kind that the claim speaks of")
+        raise ValueError(NO_SAE)
     return [(of, rows) for of, rows in records.groupby(list(columns), sort=False)]
 
 

@@ -237,14 +237,17 @@ def setting(*tables: pd.DataFrame) -> str:
     return f"*Shown: {shown(_made(tables))}{measured}.{_so_far(tables)}*"
 
 
-def error_of_text() -> str:
+def error_of_text(activations: Iterable[str]) -> str:
     """In a sentence, how much of a difference between arms is chance of the text it was measured on, beside its spread
-    between seeds (`benchmarks/held_out.py`); nothing, where that was not measured."""
+    between seeds (`benchmarks/held_out.py`); nothing, where that was not measured of these activations."""
     place = RESULTS / "held-out.json"
     if not place.is_file():
         return ""
     record = json.loads(place.read_text())
-    ratios = {row["activation"]: row["error"] / row["between_seeds"] for row in record["rows"]}
+    measured = {row["activation"]: row["error"] / row["between_seeds"] for row in record["rows"]}
+    ratios = {activation: measured[activation] for activation in activations if activation in measured}
+    if not ratios:
+        return ""
     of = ", ".join(f"{activation} {ratio:.2f}" for activation, ratio in ratios.items())
     much = (
         " That is over a fifth: other text would move the difference, and the interval over seeds does not hold that."

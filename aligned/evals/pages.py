@@ -76,7 +76,8 @@ class Page:
         """A piece of HTML that stands for itself: the darker a token's ground, the larger the activation."""
         most = max((max(context.values) for context in self.contexts), default=1.0)
         lines = "".join(
-            f"<pre style='margin:.3em 0;white-space:pre-wrap'>{_coloured(c, most)}</pre>" for c in self.contexts
+            f"<pre style='margin:.3em 0;white-space:pre-wrap;overflow-wrap:anywhere'>{_coloured(c, most)}</pre>"
+            for c in self.contexts
         )
         return f"<div class='feature'><p><strong>{html.escape(self.title)}</strong></p>{lines}</div>"
 
