@@ -27,18 +27,23 @@ def test_the_pairs_of_make_test_hold_everything() -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the models and of a store: what pages of one model have in common is trained once."""
-    return tmp_path_factory.mktemp("pairs")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model of every family."""
+    place = tmp_path_factory.mktemp("models")
+    return {family: make(family, place / family) for family in FAMILIES}
 
 
 @pytest.mark.parametrize(("figure", "family"), PAIRS)
 def test_a_notebook_runs_on_another_model(
-    figure: str, family: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    figure: str,
+    family: str,
+    folders: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("ALIGNED_STORE", str(place / "store"))
-    folder = place / family if (place / family).exists() else make(family, place / family)
-    page = NOTEBOOKS / f"{figure}.ipynb"
-    _, shown = drawn(page, preset("smoke", page) | {"model": str(folder), "layer": 1}, monkeypatch)
+    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path))
+    page, model = NOTEBOOKS / f"{figure}.ipynb", str(folders[family])
+    _, shown = drawn(page, preset("smoke", page) | {"model": model, "layer": 1}, monkeypatch)
     said = [capsys.readouterr().out, *(getattr(output, "data", "") for output in shown)]
-    assert any(str(folder) in str(part) for part in said)
+    assert any(model in str(part) for part in said)
