@@ -96,7 +96,9 @@ PARTS = {
 }
 
 
-def _real(model: str, layer: int, penalties: tuple[float, ...], lr: float, rates: tuple[float, ...]) -> Plan:
+def _real(
+    model: str, layer: int, penalties: tuple[float, ...], lr: float, rates: tuple[float, ...], earlier: float
+) -> Plan:
     """What is published of a real model: fewer SAEs, of fewer tokens, since all of it costs more.
 
     Args:
@@ -104,6 +106,7 @@ def _real(model: str, layer: int, penalties: tuple[float, ...], lr: float, rates
         layer: whose residual stream.
         penalties: three, for ReLU. `features` takes the one in the middle, what is compared beside the grid the others.
         lr: chosen among `rates`, on standard SAEs alone.
+        earlier: a rate that was tried before it was chosen.
     """
     spec = RunSpec(
         model=model, layer=layer, d_sae=4096, tokens=4_000_000, distinct=1_000_000, outliers=10.0, lr=lr, init="small"
@@ -111,7 +114,7 @@ def _real(model: str, layer: int, penalties: tuple[float, ...], lr: float, rates
     recovery, read, windows = 16_384, 65_536, 1000
     whole: dict[str, Any] = {"spec": spec, "penalties": penalties, "ks": (16, 64)}
     few = whole | {"penalties": (penalties[0], penalties[-1])}
-    cheapest = whole | {"penalties": penalties[:1], "ks": (16,), "constraints": ("none",), "tokens": 1_000_000}
+    cheapest = whole | {"penalties": penalties[:1], "ks": (16,), "constraints": ("none",)}
     grid = (("recovery", recovery), ("scores", 1))
     parts = {
         "topk": Part(_of("topk", **whole), (*grid, ("stability", read))),
@@ -126,13 +129,15 @@ def _real(model: str, layer: int, penalties: tuple[float, ...], lr: float, rates
         "unit": Part(_of("relu", init="unit", **few), grid),
         "controls": Part(_of("topk", "relu", constraints=(*ARMS, "tied"), **few), grid),
         "scr": Part(_of("topk", "relu", **few), (("scr", windows), ("probing", windows))),
+        # some of them were trained, and seen, before `lr` was chosen
+        "earlier": Part(_of("topk", "relu", lr=earlier, **whole), (("recovery", recovery),)),
     }
     return Plan(parts, recovery, recovery, read, windows)
 
 
 PLANS = {
     EMBEDDED: Plan(PARTS, RECOVERY, READ, READ, WINDOWS),
-    "gemma-3-270m": _real("gemma-3-270m", 9, (0.003, 0.01, 0.03), 3e-3, (3e-4, 1e-3, 3e-3, 1e-2)),
+    "gemma-3-270m": _real("gemma-3-270m", 9, (0.003, 0.01, 0.03), 1e-3, (3e-4, 1e-3, 3e-3), 3e-3),
 }
 
 
