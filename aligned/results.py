@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import chain, groupby
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from aligned import checkpoint, runs
 from aligned.activations import home
 from aligned.measures import MEASURES, Measure
-from aligned.published import planned
+from aligned.published import PLANS, planned
 from aligned.runs import Run
 from aligned.spec import RunSpec
 from aligned.sweeps import sweep
@@ -93,6 +94,29 @@ def drawn_of(
 
 class NothingPublished(ValueError):
     """All that was asked for is planned, and nothing of it is published yet."""
+
+
+def of_parts(model: str, *parts: str, measure: str = "recovery") -> pd.DataFrame:
+    """The published records of some parts of a language model's plan (`aligned.published`), as far as they are there. A
+    part that the plan lacks is left out.
+
+    Raises:
+        NothingPublished: the plan has none of these parts, or none of their records is published yet.
+    """
+    there = [PLANS[model].parts[part] for part in parts if part in PLANS[model].parts]
+    if not there:
+        raise NothingPublished(f"no SAE of the kind that the claim speaks of is planned for {model}")
+    (size,) = {dict(part.measures)[measure] for part in there}
+    return drawn(dict.fromkeys(spec for part in there for spec in part.specs), size, measure)
+
+
+def by_model(models: Iterable[str], parts: Iterable[str], measure: str = "recovery") -> dict[str, pd.DataFrame]:
+    """`of_parts` for several language models, by name. A model of which nothing is published yet is left out."""
+    found = {}
+    for model in models:
+        with suppress(NothingPublished):
+            found[model] = of_parts(model, *parts, measure=measure)
+    return found
 
 
 def _table(asked: Sequence[Run | RunSpec], size: int, measure: str, later: frozenset[RunSpec] | None) -> pd.DataFrame:

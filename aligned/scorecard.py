@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 from aligned import claims, cost, results
 from aligned.activations import home
 from aligned.checkpoint import write_text
-from aligned.published import ARMS, PARTS, READ, RECOVERY, WINDOWS
+from aligned.model import EMBEDDED
+from aligned.published import ARMS, PLANS
+from aligned.results import of_parts
 from aligned.rules import Finding, Outcome
-from aligned.spec import RunSpec, grid
+from aligned.spec import grid
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,19 +36,19 @@ class Claim:
     Attributes:
         statement: what it says.
         page: the notebook that shows it.
-        table: the published records that it is judged by.
+        table: the published records of a language model that it is judged by.
         rule: from that table to a finding.
     """
 
     statement: str
     page: str
-    table: Callable[[], pd.DataFrame]
+    table: Callable[[str], pd.DataFrame]
     rule: Callable[[pd.DataFrame], Finding]
 
-    def find(self) -> Finding:
+    def find(self, model: str) -> Finding:
         """What became of it, by the records that there are; where some are still missing, the finding says so."""
         try:
-            table = self.table()
+            table = self.table(model)
         except (ValueError, FileNotFoundError) as error:
             return Finding("not testable here", reason=str(error))
         finding = self.rule(table)
@@ -59,73 +61,84 @@ class Claim:
         return finding
 
 
-def _records(*parts: str, measure: str = "recovery", size: int = RECOVERY) -> pd.DataFrame:
-    """The published records of some parts, as far as they are there. Raises a `ValueError` where none is."""
-    specs = list(dict.fromkeys(spec for part in parts for spec in PARTS[part].specs))
-    return results.drawn(specs, size, measure)
+def _with_l0(table: pd.DataFrame, model: str) -> pd.DataFrame:
+    return claims.with_l0(table, of_parts(model, "relu", "topk"))
 
 
-def _widths() -> pd.DataFrame:
+def _widths(model: str) -> pd.DataFrame:
     """The sparsities that were measured at every width."""
-    other = PARTS["narrow"].specs + PARTS["wide"].specs
-    kinds = {replace(spec, d_sae=2048) for spec in other}
-    specs: list[RunSpec] = [s for part in ("relu", "topk") for s in PARTS[part].specs if s in kinds]
-    return results.drawn(specs + other, RECOVERY, "recovery")
+    parts = PLANS[model].parts
+    other = [spec for part in ("narrow", "wide") if part in parts for spec in parts[part].specs]
+    if not other:
+        raise ValueError(f"SAEs of one width alone are planned and published for {model}")
+    same = [spec for part in ("relu", "topk") for spec in parts[part].specs]
+    kinds = {replace(spec, d_sae=same[0].d_sae) for spec in other}
+    return results.drawn([s for s in same if s in kinds] + other, PLANS[model].recovery, "recovery")
 
 
-def _tied() -> pd.DataFrame:
+def _tied(model: str) -> pd.DataFrame:
     """Standard, aligned and tied ReLU SAEs at the sparsities of the controls."""
-    tied = [spec for spec in PARTS["controls"].specs if spec.constraint == "tied" and spec.activation == "relu"]
-    return results.drawn([s for spec in tied for s in grid(spec, constraint=[*ARMS, "tied"])], READ, "recovery")
+    controls = PLANS[model].parts["controls"].specs
+    tied = [spec for spec in controls if spec.constraint == "tied" and spec.activation == "relu"]
+    alike = [s for spec in tied for s in grid(spec, constraint=[*ARMS, "tied"])]
+    return results.drawn(alike, PLANS[model].quick, "recovery")
+
+
+def _cost(model: str) -> pd.DataFrame:
+    if model != EMBEDDED:
+        raise ValueError(f"a step costs the same whatever the language model is: see the column of {EMBEDDED}")
+    return cost.in_turns(cost.record("cost-cpu"), "standard")
 
 
 CLAIMS = {
     "C1": Claim(
         "Alignment scores of standard SAEs are bimodal, in every architecture.",
         "bimodality",
-        lambda: _records("relu", "p_anneal", "topk", "batchtopk", measure="scores"),
+        lambda model: of_parts(model, "relu", "p_anneal", "topk", "batchtopk", measure="scores"),
         claims.bimodal,
     ),
     "C2": Claim(
         "Aligned ReLU SAEs recover more cross-entropy at equal L0.",
         "recovered_ce",
-        lambda: _records("relu"),
+        lambda model: of_parts(model, "relu"),
         claims.recovers_more,
     ),
     "C3": Claim(
         "Aligned TopK and BatchTopK SAEs recover more where k is large.",
         "recovered_ce",
-        lambda: _records("topk", "batchtopk"),
+        lambda model: of_parts(model, "topk", "batchtopk"),
         claims.recovers_more_where_dense,
     ),
     "C4": Claim(
         "Aligned training leaves hardly a dead feature, without resampling or an auxiliary loss.",
         "dead_features",
-        lambda: _records("relu", "p_anneal", "topk", "batchtopk"),
+        lambda model: of_parts(model, "relu", "p_anneal", "topk", "batchtopk"),
         claims.leaves_few_dead,
     ),
     "C5": Claim(
         "Aligned features are more stable across seeds, for ReLU and TopK.",
         "stability",
-        lambda: claims.with_l0(_records("relu", "topk", measure="stability", size=READ), _records("relu", "topk")),
+        lambda model: claims.with_l0(
+            of_parts(model, "relu", "topk", measure="stability"), of_parts(model, "relu", "topk")
+        ),
         claims.more_stable,
     ),
     "C6": Claim(
         "Aligned SAEs score higher on SCR.",
         "scr",
-        lambda: claims.with_l0(_records("scr", measure="scr", size=WINDOWS), _records("relu", "topk")),
+        lambda model: _with_l0(of_parts(model, "scr", measure="scr"), model),
         claims.separates_better,
     ),
     "C7": Claim(
         "A feature's MCS correlates with its alignment score (r of about 0.65).",
         "feature_quality",
-        lambda: _records("features", measure="features", size=READ),
+        lambda model: of_parts(model, "features", measure="features"),
         lambda table: claims.correlates(table, "mcs", 0.65),
     ),
     "C8": Claim(
         "Auto-interpretability (here: a concept score instead) correlates with the alignment score (r of about 0.32).",
         "feature_quality",
-        lambda: _records("features", measure="features", size=READ),
+        lambda model: of_parts(model, "features", measure="features"),
         lambda table: claims.correlates(table, "f1", 0.32),
     ),
     "C9": Claim(
@@ -137,13 +150,13 @@ CLAIMS = {
     "C10": Claim(
         "Alignment adds no compute.",
         "cost",
-        lambda: cost.in_turns(cost.record("cost-cpu"), "standard"),
+        _cost,
         claims.no_added_compute,
     ),
     "C11": Claim(
         "It works with p-annealing, TopK and BatchTopK, without new hyperparameters.",
         "recovered_ce",
-        lambda: _records("p_anneal", "topk", "batchtopk"),
+        lambda model: of_parts(model, "p_anneal", "topk", "batchtopk"),
         claims.needs_no_tuning,
     ),
     "C12": Claim(
@@ -155,20 +168,27 @@ CLAIMS = {
 }
 
 
-def setting() -> str:
-    """What is published, and how much of what is planned, in a line."""
-    planned = {spec for part in PARTS.values() for spec in part.specs}
-    there = planned & set(results.published())
+def models() -> list[str]:
+    """The language models of which something is published."""
+    there = {spec.model for spec in results.published()}
+    return [model for model in PLANS if model in there]
+
+
+def setting(model: str = EMBEDDED) -> str:
+    """What is published of a language model, and how much of what is planned, in a line."""
+    plan, there = PLANS[model], set(results.published())
+    there &= set(plan.specs)
+    tokens = " to ".join(f"{size:,}" for size in sorted({plan.quick, plan.recovery}))
     return (
-        f"{results.shown(there)}; measured on {READ:,} to {RECOVERY:,} held-out tokens. "
-        f"Of the {len(planned)} SAEs that are planned, {len(there)} are published."
+        f"{results.shown(there)}; measured on {tokens} held-out tokens. "
+        f"Of the {len(plan.specs)} SAEs that are planned, {len(there)} are published."
     )
 
 
-def start_matters() -> str:
+def start_matters(model: str = EMBEDDED) -> str:
     """In a sentence, what is left of aligned minus standard where ReLU SAEs start from rows of norm 1 in both arms."""
     try:
-        table = results.drawn(PARTS["unit"].specs, READ, "recovery")
+        table = of_parts(model, "unit")
         recovered, alive = (
             claims.difference(table, metric, ("none", "projected"))[0] for metric in ("ce_recovered", "alive")
         )
@@ -181,9 +201,9 @@ def start_matters() -> str:
     )
 
 
-def findings() -> dict[str, Finding]:
-    """What became of each claim, by the records that are published so far."""
-    return {name: claim.find() for name, claim in CLAIMS.items()}
+def findings(model: str = EMBEDDED) -> dict[str, Finding]:
+    """What became of each claim, by the records of a language model that are published so far."""
+    return {name: claim.find(model) for name, claim in CLAIMS.items()}
 
 
 def summary(found: dict[str, Finding]) -> str:
@@ -219,6 +239,21 @@ def table(found: dict[str, Finding]) -> str:
             f"{''.join(f'<tr>{other}</tr>' for other in others)}</tbody>"
         )
     return _html(titles, rows)
+
+
+def by_model(found: dict[str, dict[str, Finding]]) -> str:
+    """As HTML: each claim with its verdicts, a column a language model.
+
+    Args:
+        found: `findings`, by model.
+    """
+    rows = [
+        f"<tr><td><a href='{claim.page}.html'>{name}</a></td><td>{html.escape(claim.statement)}</td>"
+        + "".join(f"<td>{html.escape(of[name].short)}</td>" for of in found.values())
+        + "</tr>"
+        for name, claim in CLAIMS.items()
+    ]
+    return _html(("claim", "the paper, in our words", *found), rows)
 
 
 def _case(of: Outcome) -> str:
@@ -314,10 +349,17 @@ def in_readme(readme: str) -> str:
     _, end, after = rest.partition(END)
     if not mark or not end:
         raise ValueError(f"the README holds no {BEGIN.strip()} ... {END}")
-    found = findings()
-    rows = [f"| {name} | {CLAIMS[name].statement} | {finding.short} |" for name, finding in found.items()]
-    table = "\n".join(["| | the paper, in our words | here |", "|---|---|---|", *rows])
-    return f"{before}{mark}{summary(found)} {start_matters()}\n\n{table}\n\n{setting()}\n{end}{after}"
+    found = {model: findings(model) for model in models()}
+    rows = [
+        f"| {name} | {claim.statement} | {' | '.join(of[name].short for of in found.values())} |"
+        for name, claim in CLAIMS.items()
+    ]
+    table = "\n".join(
+        [f"| | the paper, in our words | {' | '.join(found)} |", "|---|---|" + "---|" * len(found), *rows]
+    )
+    settings = "\n".join(f"- {setting(model)}" for model in found)
+    told = f"On the small language model of this book: {summary(found[EMBEDDED])} {start_matters()}"
+    return f"{before}{mark}{told}\n\n{table}\n\n{settings}\n{end}{after}"
 
 
 if __name__ == "__main__":
