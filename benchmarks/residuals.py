@@ -14,24 +14,26 @@ import json
 import sys
 from typing import Any
 
+import torch
+
 from aligned import runs
 from aligned.activations import OUTLIER
 from aligned.checkpoint import write_json
 from aligned.evals.onset import expected_dead, gamma, mean_share
-from aligned.held_out import held_out
 from aligned.provenance import commit, device
 from aligned.published import PLANS
 from aligned.results import RESULTS
 
 PLACE = RESULTS / "residuals.json"
-TOKENS = 65_536
+TOKENS = 16_384
 K = 16
 
 
 def measured(model: str) -> dict[str, Any]:
     spec = PLANS[model].specs[0]
-    read = held_out(runs.language_model(model), spec.layer, TOKENS, spec.context, spec.text)
-    x = read.x[read.keep]
+    lm = runs.language_model(model)
+    blocks = runs.held_out_blocks(model, spec.text, spec.context, TOKENS)
+    x = torch.cat([lm.residual(part, spec.layer).cpu() for part in blocks.split(8)])[~lm.is_special(blocks).cpu()]
     norms = x.norm(dim=1)
     usual = norms <= OUTLIER * norms.median()
     of = gamma(x[usual])
