@@ -50,7 +50,7 @@ html: setup  ## build the book from the committed, executed notebooks
 publish: setup  ## write the store's records to results/, run the notebooks with their own values, in place: what is committed
 	$(BIN)/python -m aligned.results
 	$(BIN)/python -m aligned.rerun --all --out notebooks
-	$(BIN)/python -m aligned.rerun scorecard --figure fig-scorecard --out book/images/scorecard.svg
+	$(BIN)/python -m aligned.rerun scorecard --figure fig-scorecard-real --out book/images/scorecard.svg
 	$(BIN)/python -m aligned.scorecard
 
 test: setup  ## every test, the notebooks with the smoke preset among them

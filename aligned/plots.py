@@ -68,7 +68,8 @@ WIDTH = 7.4  # inches: the width of the book's text, so that letters keep their 
 def panels(
     names: Iterable[Any], rows: int = 1, height: float = 2.6, across: int = 2, sharey: bool = True
 ) -> Iterator[tuple[Any, list[Axes]]]:
-    """A figure with some panels for each name, one below the other; `across` names stand side by side.
+    """A figure with some panels for each name, one below the other; `across` names stand side by side. Without names
+    there is no figure.
 
     Args:
         names: what is shown, each the title of its first panel (a tuple is joined by commas).
@@ -83,6 +84,8 @@ def panels(
     import matplotlib.pyplot as plt
 
     names = list(names)
+    if not names:
+        return
     blocks = -(-len(names) // across)
     size = (WIDTH, height * rows * blocks)
     figure, axes = plt.subplots(rows * blocks, across, figsize=size, squeeze=False, layout="constrained")

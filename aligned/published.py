@@ -139,6 +139,7 @@ PLANS = {
     EMBEDDED: Plan(PARTS, RECOVERY, READ, READ, WINDOWS),
     "gemma-3-270m": _real("gemma-3-270m", 9, (0.003, 0.01, 0.03), 1e-3, (3e-4, 1e-3, 3e-3), 3e-3),
 }
+REAL = tuple(model for model in PLANS if model != EMBEDDED)
 
 
 def planned(measure: str, size: int) -> frozenset[RunSpec]:

@@ -12,14 +12,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from itertools import chain, groupby
+from itertools import chain, groupby, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aligned import checkpoint, runs
 from aligned.activations import home
 from aligned.measures import MEASURES, Measure
-from aligned.published import PLANS, planned
+from aligned.published import PLANS, REAL, planned
 from aligned.runs import Run
 from aligned.spec import RunSpec
 from aligned.sweeps import sweep
@@ -110,12 +110,14 @@ def of_parts(model: str, *parts: str, measure: str = "recovery") -> pd.DataFrame
     return drawn(dict.fromkeys(spec for part in there for spec in part.specs), size, measure)
 
 
-def by_model(models: Iterable[str], parts: Iterable[str], measure: str = "recovery") -> dict[str, pd.DataFrame]:
-    """`of_parts` for several language models, by name. A model of which nothing is published yet is left out."""
+def facets(
+    activations: Iterable[str], measure: str = "recovery", models: Iterable[str] = REAL
+) -> dict[tuple[str, str], pd.DataFrame]:
+    """`of_parts` for each activation and language model, under the two names. What is not published yet is left out."""
     found = {}
-    for model in models:
+    for activation, model in product(activations, models):
         with suppress(NothingPublished):
-            found[model] = of_parts(model, *parts, measure=measure)
+            found[activation, model] = of_parts(model, activation, measure=measure)
     return found
 
 

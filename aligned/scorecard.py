@@ -196,7 +196,7 @@ def start_matters(model: str = EMBEDDED) -> str:
         return f"What the start does can't be said yet: {error}."
     return (
         "What ReLU SAEs show depends on the start. The claims are judged with the small start of the paper's stack "
-        "(rows of norm 0.1). Where both arms start from rows of norm 1, aligned minus standard is "
+        f"(rows of norm 0.1). Where both arms start from rows of norm 1, on {model}, aligned minus standard is "
         f"{recovered} in CE recovered and {alive} in the share of alive features."
     )
 
@@ -204,6 +204,19 @@ def start_matters(model: str = EMBEDDED) -> str:
 def findings(model: str = EMBEDDED) -> dict[str, Finding]:
     """What became of each claim, by the records of a language model that are published so far."""
     return {name: claim.find(model) for name, claim in CLAIMS.items()}
+
+
+def on_real_models(*names: str) -> str:
+    """What became of some claims on each real model of which something is published, in Markdown."""
+    return (
+        "\n\n".join(
+            f"{name} on {model}: {CLAIMS[name].find(model).told}"
+            for model in models()
+            if model != EMBEDDED
+            for name in names
+        )
+        or "No SAE of a real model is published yet."
+    )
 
 
 def summary(found: dict[str, Finding]) -> str:
@@ -358,7 +371,7 @@ def in_readme(readme: str) -> str:
         [f"| | the paper, in our words | {' | '.join(found)} |", "|---|---|" + "---|" * len(found), *rows]
     )
     settings = "\n".join(f"- {setting(model)}" for model in found)
-    told = f"On the small language model of this book: {summary(found[EMBEDDED])} {start_matters()}"
+    told = f"{' '.join(f'On `{model}`: {summary(of)}' for model, of in found.items())} {start_matters()}"
     return f"{before}{mark}{told}\n\n{table}\n\n{settings}\n{end}{after}"
 
 

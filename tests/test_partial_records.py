@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from aligned import results, runs
-from aligned.rerun import NOTEBOOKS, parameters
+from aligned.published import REAL
+from aligned.rerun import NOTEBOOKS, parameters, preset
 from aligned.spec import RunSpec
 from tests.drawn import drawn
 
@@ -32,3 +33,17 @@ def test_a_page_draws_what_there_is(name: str, third: int, tmp_path: Path, monke
     names, _ = drawn(NOTEBOOKS / f"{name}.ipynb", {}, monkeypatch)
     tables = [t for t in names.values() if hasattr(t, "attrs") and "made" in t.attrs]
     assert any("SAEs are published so far" in results.setting(table) for table in tables)
+
+
+@pytest.mark.parametrize("name", ["bimodality", "recovered_ce", "dead_features", "stability"])
+@pytest.mark.parametrize("model", REAL)
+def test_a_real_models_page_is_drawn_from_records(
+    model: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its wheels are not needed, and nothing is trained."""
+    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr(runs, "_train", None)
+    monkeypatch.setattr(runs, "language_model", None)
+    page = NOTEBOOKS / f"{name}.ipynb"
+    names, _ = drawn(page, preset(model, page), monkeypatch)
+    assert {spec["spec"]["model"] for spec in names["table"].attrs["made"]} == {model}
