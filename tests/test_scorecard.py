@@ -80,6 +80,27 @@ def test_every_claim_is_decided_from_records_of_the_published_grid(place: Path, 
     }
 
 
+def test_a_real_model_has_its_column_and_its_section(place: Path) -> None:
+    model = "gemma-3-270m"
+    assert results.facets(["relu"]) == {}
+    assert "No SAE of a real model is published" in scorecard.on_real_models("C2")
+    specs = PLANS[model].parts["relu"].specs
+    key = "recovery, 16384 tokens of held-out text"
+    lines = [
+        {"spec": asdict(s), "metrics": {"alignment": {}, key: answer("recovery", s)}, "provenance": {}} for s in specs
+    ]
+    (place / "planted.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    tables = results.facets(["relu", "topk"])
+    assert list(tables) == [("relu", model)]
+    assert len(tables["relu", model]) == len(specs)
+    told = scorecard.on_real_models("C2", "C3")
+    assert "C2 on gemma-3-270m: **holds**" in told
+    assert "C3 on gemma-3-270m: **not testable here**" in told
+    table = scorecard.by_model({model: scorecard.findings(model)})
+    assert table.count("<tr>") == 1 + len(scorecard.CLAIMS)
+    assert f"<th>{model}</th>" in table
+
+
 @pytest.mark.parametrize("model", PLANS)
 def test_without_records_nothing_is_decided_and_each_claim_says_why(place: Path, model: str) -> None:
     found = scorecard.findings(model)
