@@ -38,15 +38,11 @@ class Plan:
         parts: by name. A name means the same in every plan, and a plan may lack some.
         recovery: tokens of held-out text, for the grid's CE recovered.
         quick: the same for controls.
-        read: tokens of held-out text whose features are looked at.
-        windows: of held-out code, for SCR.
     """
 
     parts: dict[str, Part]
     recovery: int
     quick: int
-    read: int
-    windows: int
 
     @property
     def specs(self) -> list[RunSpec]:
@@ -132,11 +128,11 @@ def _real(
         # some of them were trained, and seen, before `lr` was chosen
         "earlier": Part(_of("topk", "relu", lr=earlier, **whole), (("recovery", recovery),)),
     }
-    return Plan(parts, recovery, recovery, read, windows)
+    return Plan(parts, recovery, recovery)
 
 
 PLANS = {
-    EMBEDDED: Plan(PARTS, RECOVERY, READ, READ, WINDOWS),
+    EMBEDDED: Plan(PARTS, RECOVERY, READ),
     "gemma-3-270m": _real("gemma-3-270m", 9, (0.003, 0.01, 0.03), 1e-3, (3e-4, 1e-3, 3e-3), 3e-3),
 }
 REAL = tuple(model for model in PLANS if model != EMBEDDED)
