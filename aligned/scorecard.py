@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOURS = {"shown": "#0072B2", "excluded": "#D55E00", "open": "#737373"}
+SO_FAR = "SAEs are published so far"
 FURTHEST = 4.0  # smallest effects of interest, on either side of 0, that the picture shows
 
 
@@ -54,7 +55,7 @@ class Claim:
         finding = self.rule(table)
         if missing := len(table.attrs.get("missing", ())):
             there = len(table.attrs["made"])
-            so_far = f"{there} of {there + missing} SAEs are published so far"
+            so_far = f"{there} of {there + missing} {SO_FAR}"
             if finding.reason:
                 return replace(finding, reason=f"{finding.reason}; {so_far}")
             return replace(finding, sample=f"{finding.sample}; {so_far}")
@@ -254,6 +255,12 @@ def table(found: dict[str, Finding]) -> str:
     return _html(titles, rows)
 
 
+def _told(finding: Finding) -> str:
+    """The verdict in short; where records are missing, how many SAEs it rests on."""
+    so_far = finding.sample.rpartition("; ")[2]
+    return f"{finding.short}; {so_far}" if so_far.endswith(SO_FAR) else finding.short
+
+
 def by_model(found: dict[str, dict[str, Finding]]) -> str:
     """As HTML: each claim with its verdicts, a column a language model.
 
@@ -262,7 +269,7 @@ def by_model(found: dict[str, dict[str, Finding]]) -> str:
     """
     rows = [
         f"<tr><td><a href='{claim.page}.html'>{name}</a></td><td>{html.escape(claim.statement)}</td>"
-        + "".join(f"<td>{html.escape(of[name].short)}</td>" for of in found.values())
+        + "".join(f"<td>{html.escape(_told(of[name]))}</td>" for of in found.values())
         + "</tr>"
         for name, claim in CLAIMS.items()
     ]
@@ -364,7 +371,7 @@ def in_readme(readme: str) -> str:
         raise ValueError(f"the README holds no {BEGIN.strip()} ... {END}")
     found = {model: findings(model) for model in models()}
     rows = [
-        f"| {name} | {claim.statement} | {' | '.join(of[name].short for of in found.values())} |"
+        f"| {name} | {claim.statement} | {' | '.join(_told(of[name]) for of in found.values())} |"
         for name, claim in CLAIMS.items()
     ]
     table = "\n".join(

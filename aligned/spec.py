@@ -22,12 +22,13 @@ class RunSpec:
     """One SAE: on what it is trained, what it is, and how.
 
     Args:
-        model: `embedded`, a local Hugging Face folder, or a hub id.
+        model: `embedded`, `gemma-3-270m` or `smollm2-135m`, a local Hugging Face folder, or a hub id.
         layer: the residual stream after this layer.
         d_sae: number of features.
         activation: relu, p_anneal, topk or batchtopk.
         sparsity: k, or for relu and p_anneal the penalty's coefficient.
-        constraint: of the encoder; `none` is the standard SAE.
+        constraint: of the encoder; `none` is the standard SAE, `projected` the aligned one. The others are householder,
+            rescaled, detached, tied, soft and post_step (`aligned.alignment`).
         init: `unit` or `small` (norm 0.1).
         seed: of the initialisation and of the data's order.
         tokens: to train on; rounded down to whole batches.
