@@ -119,9 +119,7 @@ CLAIMS = {
     "C5": Claim(
         "Aligned features are more stable across seeds, for ReLU and TopK.",
         "stability",
-        lambda model: claims.with_l0(
-            of_parts(model, "relu", "topk", measure="stability"), of_parts(model, "relu", "topk")
-        ),
+        lambda model: _with_l0(of_parts(model, "relu", "topk", measure="stability"), model),
         claims.more_stable,
     ),
     "C6": Claim(
