@@ -93,7 +93,12 @@ PARTS = {
 
 
 def _real(
-    model: str, layer: int, penalties: tuple[float, ...], lr: float, rates: tuple[float, ...], earlier: float
+    model: str,
+    layer: int,
+    penalties: tuple[float, ...],
+    lr: float,
+    rates: tuple[float, ...],
+    earlier: float | None = None,
 ) -> Plan:
     """What is published of a real model: fewer SAEs, of fewer tokens, since all of it costs more.
 
@@ -102,7 +107,7 @@ def _real(
         layer: whose residual stream.
         penalties: three, for ReLU. `features` takes the one in the middle, what is compared beside the grid the others.
         lr: chosen among `rates`, on standard SAEs alone.
-        earlier: a rate that was tried before it was chosen.
+        earlier: a rate at which the grid was trained, and seen, before `lr` was chosen.
     """
     spec = RunSpec(
         model=model, layer=layer, d_sae=4096, tokens=4_000_000, distinct=1_000_000, outliers=10.0, lr=lr, init="small"
@@ -125,15 +130,16 @@ def _real(
         "unit": Part(_of("relu", init="unit", **few), grid),
         "controls": Part(_of("topk", "relu", constraints=(*ARMS, "tied"), **few), grid),
         "scr": Part(_of("topk", "relu", **few), (("scr", windows), ("probing", windows))),
-        # some of them were trained, and seen, before `lr` was chosen
-        "earlier": Part(_of("topk", "relu", lr=earlier, **whole), (("recovery", recovery),)),
     }
+    if earlier:  # some of them
+        parts["earlier"] = Part(_of("topk", "relu", lr=earlier, **whole), (("recovery", recovery),))
     return Plan(parts, recovery, recovery)
 
 
 PLANS = {
     EMBEDDED: Plan(PARTS, RECOVERY, READ),
     "gemma-3-270m": _real("gemma-3-270m", 9, (0.003, 0.01, 0.03), 1e-3, (3e-4, 1e-3, 3e-3), 3e-3),
+    "smollm2-135m": _real("smollm2-135m", 12, (0.03, 0.06, 0.1), 1e-3, (3e-4, 1e-3, 3e-3)),
 }
 REAL = tuple(model for model in PLANS if model != EMBEDDED)
 

@@ -211,9 +211,10 @@ def main(arguments: list[str] | None = None) -> None:
             for name, value in parameters(chosen[0]).items():
                 print(f"  {name} = {value!r}")
             return
-        for notebook, values in work:
+        for number, (notebook, values) in enumerate(work, 1):
             out = options.out / notebook.name if options.all else options.out
-            print(f"{notebook.stem}: {values or 'as it stands'}", flush=True)
+            of = f" ({number} of {len(work)})" if options.all else ""
+            print(f"{notebook.stem}{of}: {values or 'as it stands'}", flush=True)
             print(f"  written to {rerun(notebook, out, values)}", flush=True)
     except (FileNotFoundError, ValueError, TypeError, RuntimeError) as error:
         sys.exit(f"error: {error}")

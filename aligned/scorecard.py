@@ -282,15 +282,31 @@ def _case(of: Outcome) -> str:
     return "".join(f"<td style='white-space: nowrap'>{cell}</td>" for cell in cells)
 
 
-def forest(ax: Axes, found: dict[str, Finding]) -> None:
+def cases(*found: dict[str, Finding]) -> list[tuple[str, str]]:
+    """The rows of a picture of several models: each claim with each case that one of them has, in the claims' order."""
+    return [
+        (name, case)
+        for name in CLAIMS
+        for case in dict.fromkeys(outcome.name for of in found for outcome in of[name].outcomes)
+    ]
+
+
+def forest(ax: Axes, found: dict[str, Finding], rows: list[tuple[str, str]] | None = None) -> None:
     """Every effect with its interval, in units of the smallest of interest, a row a case, the first claim on top.
 
     A row's colour says what became of the case: what the claim says is shown, excluded, or open. The lines are at 0 and
     at the smallest effect of interest; what a claim says should stay under a bound (`AtMost`) holds left of it. An
     interval that goes beyond the picture ends in an arrow.
+
+    Args:
+        ax: where to draw.
+        found: of one model.
+        rows: as `cases` has them, for models side by side; by default those of this one.
     """
-    rows = [(name, finding, outcome) for name, finding in found.items() for outcome in finding.outcomes]
-    for height, (_, finding, outcome) in enumerate(rows):
+    rows = cases(found) if rows is None else rows
+    drawn = [(name, finding, outcome) for name, finding in found.items() for outcome in finding.outcomes]
+    for name, finding, outcome in drawn:
+        height = rows.index((name, outcome.name))
         size, colour = outcome.least.size, COLOURS[outcome.state]
         mean, low, high = (value / size for value in (outcome.effect.mean, outcome.effect.low, outcome.effect.high))
         ends = [min(max(value, -FURTHEST), FURTHEST) for value in (low, high)]
@@ -302,14 +318,16 @@ def forest(ax: Axes, found: dict[str, Finding]) -> None:
         if abs(mean) <= FURTHEST:
             ax.plot(mean, height, "o", color=colour)
         if outcome is finding.outcomes[0]:  # once a claim, under a line
-            ax.axhline(height - 0.5, color="0.85", linewidth=0.8)
             where = ax.get_yaxis_transform()
             ax.text(1.02, height, finding.verdict, va="center", weight="bold", transform=where)
+    for height, (name, _) in enumerate(rows):
+        if height and name != rows[height - 1][0]:  # a line between claims
+            ax.axhline(height - 0.5, color="0.85", linewidth=0.8)
     ax.axvline(0, color="black", linewidth=1)
     ax.axvline(1, color="black", linewidth=1, linestyle=":")
     ax.set_xlim(-FURTHEST, FURTHEST)
     ax.set_ylim(max(len(rows), 1) - 0.5, -0.5)
-    ax.set_yticks(range(len(rows)), [f"{name} {outcome.name}".strip() for name, _, outcome in rows], fontsize=8)
+    ax.set_yticks(range(len(rows)), [f"{name} {case}".strip() for name, case in rows], fontsize=8)
     ax.set_xlabel("effect, in units of the smallest effect of interest")
 
 
