@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from aligned import checkpoint, text
+from aligned import files, text
 from aligned.model import LanguageModel
 from aligned.precision import autocast, precision
 
@@ -204,7 +204,7 @@ def collect(
         FloatingPointError: an activation that is not finite.
     """
     model.check_context(context)
-    place = store() / "pools" if place is None else place
+    place = files.store() / "pools" if place is None else place
     name = {
         "format": FORMAT,
         "model": model.name,
@@ -233,7 +233,7 @@ def collect(
         if _whole(folder):
             return Pool(folder)
         if folder.exists():
-            aside = checkpoint.set_aside(folder, place / "damaged")
+            aside = files.set_aside(folder, place / "damaged")
             warnings.warn(f"{folder} is not as it was written. It is set aside as {aside} and made again", stacklevel=2)
         return _collect(model, layer, source, tokens, context, split, folder, name)
 
@@ -299,7 +299,7 @@ def _write_pool(
                     if time.monotonic() - kept > _KEEP_EVERY:
                         os.fsync(file.fileno())  # first the activations, then the word that they are there
                         made = {"tokens": at, "blocks": block, "square": square, "total": total.tolist()}
-                        checkpoint.write_json(beside / "half.json", {"of": facts, **made})
+                        files.write_json(beside / "half.json", {"of": facts, **made})
                         kept = time.monotonic()
         facts |= {
             "scale": (n / square) ** 0.5,
@@ -307,7 +307,7 @@ def _write_pool(
             "tokens_per_second": round((n - done["tokens"]) / (time.monotonic() - started)),
             **_counts(model, blocks, data, order),
         }
-        checkpoint.write_json(beside / "pool.json", facts)
+        files.write_json(beside / "pool.json", facts)
         (beside / "half.json").unlink(missing_ok=True)
         if not folder.exists():
             beside.rename(folder)
@@ -406,18 +406,6 @@ def _fingerprint(blocks: Int[Tensor, "m context"]) -> str:
 def scale_of(x: Float[Tensor, "n d_in"]) -> float:
     """The scalar that makes the mean of |x|^2 equal 1."""
     return float(x.float().square().sum(1).mean() ** -0.5)
-
-
-def home() -> Path:
-    """The checkout, so that a notebook finds what is kept there from wherever it is started; for an installed package
-    the current folder."""
-    checkout = Path(__file__).parents[1]
-    return checkout if (checkout / "pyproject.toml").exists() else Path()
-
-
-def store() -> Path:
-    """Where runs and pools are kept: the folder that `ALIGNED_STORE` names, else `runs/` at `home`."""
-    return Path(os.environ.get("ALIGNED_STORE", home() / "runs"))
 
 
 def _mix(seed: int, number: int) -> int:

@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from aligned.checkpoint import in_one_move, write_json
 from aligned.errors import NoAccess, NotFound, Unreachable
+from aligned.files import in_one_move, write_json
 from aligned.model import named
 from aligned.sae import SAE, Activation
 

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from aligned import checkpoint, text
+from aligned import files, text
 from aligned.precision import autocast, dtype, precision
 
 EMBEDDED = Path(__file__).parent / "data" / "embedded"
@@ -174,13 +174,13 @@ def train(spec: Pretraining, blocks: Int[Tensor, "n context"], work: Path, save_
     place, identity = work / "checkpoint.safetensors", {k: v for k, v in asdict(spec).items() if k != "tokens"}
     first, seconds = 0, 0.0
     if place.exists():
-        tensors, meta = checkpoint.load(place, device)
+        tensors, meta = files.load(place, device)
         if meta["spec"] != identity:
             raise ValueError(f"{place} belongs to another model: {meta['spec']}; give another --work folder")
-        checkpoint.check_precision(place, meta, precision(device))
+        files.check_precision(place, meta, precision(device))
         model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         for name, optimizer in optimizers.items():
-            checkpoint.restore_optimizer(optimizer, name, tensors)
+            files.restore_optimizer(optimizer, name, tensors)
         first, seconds = meta["step"], meta["seconds"]
     for layer in model.gpt_neox.layers:
         layer.compile()
@@ -208,9 +208,9 @@ def train(spec: Pretraining, blocks: Int[Tensor, "n context"], work: Path, save_
             seconds = time.perf_counter() - started
             tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
             for name, optimizer in optimizers.items():
-                tensors |= checkpoint.optimizer_tensors(optimizer, name)
+                tensors |= files.optimizer_tensors(optimizer, name)
             facts = {"spec": identity, "precision": precision(device), "step": step + 1, "seconds": seconds}
-            checkpoint.save(place, tensors, facts)
+            files.save(place, tensors, facts)
             with log.open("a") as file:
                 file.write(f"{step + 1},{mean:.4f},{seconds:.0f}\n")
     return model
@@ -334,7 +334,7 @@ def write_card(folder: Path, facts: dict[str, Any]) -> None:
         "held_out_list": ", ".join(facts["held_out_packages"]),
         "shown": shown,
     }
-    checkpoint.write_text(folder / "README.md", CARD.format(**values))
+    files.write_text(folder / "README.md", CARD.format(**values))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -365,7 +365,7 @@ def main(arguments: list[str] | None = None) -> None:
     model.set_attn_implementation("sdpa")
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    seconds = checkpoint.load(work / "checkpoint.safetensors")[1]["seconds"]
+    seconds = files.load(work / "checkpoint.safetensors")[1]["seconds"]
     facts: dict[str, Any] = {
         "spec": asdict(spec) | {"tokens": spec.steps * spec.batch * spec.context},
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -381,7 +381,7 @@ def main(arguments: list[str] | None = None) -> None:
         },
     }
     facts |= evaluate(out, blocks)
-    checkpoint.write_json(out / "provenance.json", facts)
+    files.write_json(out / "provenance.json", facts)
     write_card(out, facts)
     print(json.dumps({k: facts[k] for k in ("bits_per_byte", "bigram_bits_per_byte", "xz_9e_bits_per_byte")}, indent=2))
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from aligned.checkpoint import write_text
+from aligned.files import write_text
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 Parameters = dict[str, Any]

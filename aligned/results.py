@@ -16,8 +16,8 @@ from itertools import chain, groupby, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aligned import checkpoint, runs
-from aligned.activations import home
+from aligned import files, runs
+from aligned.files import home
 from aligned.measures import MEASURES, Measure
 from aligned.published import PLANS, REAL, planned
 from aligned.runs import Run
@@ -196,7 +196,7 @@ def publish() -> int:
         file = f"{Path(spec.model).name}-layer{spec.layer}.jsonl"
         lines.setdefault(file, []).append(json.dumps(known[spec]) + "\n")
     for file, text in lines.items():
-        checkpoint.write_text(RESULTS / file, "".join(text))
+        files.write_text(RESULTS / file, "".join(text))
     return len(known)
 
 

@@ -31,9 +31,10 @@ from filelock import FileLock
 from jaxtyping import Int
 from torch import Tensor
 
-from aligned import checkpoint, text
-from aligned.activations import Centred, Raw, collect, store
+from aligned import files, text
+from aligned.activations import Centred, Raw, collect
 from aligned.alignment import alignment_score
+from aligned.files import store
 from aligned.formats import load_saelens, save_saelens
 from aligned.model import LanguageModel
 from aligned.provenance import provenance
@@ -73,7 +74,7 @@ class Run:
         try:
             return _json(place)
         except Damaged as error:
-            aside = checkpoint.set_aside(place, self.path)
+            aside = files.set_aside(place, self.path)
             warnings.warn(f"{error}. It is set aside as {aside.name}; evaluations are made again", stacklevel=2)
             return {}
 
@@ -103,7 +104,7 @@ class Run:
         """Write an evaluation to `metrics.json`, and return it. Where it can't be kept, a warning says so."""
         try:
             with _lock(self.path.name):  # another process may have added another one meanwhile
-                checkpoint.write_json(self.path / "metrics.json", {**self.metrics, key: found})
+                files.write_json(self.path / "metrics.json", {**self.metrics, key: found})
         except OSError as error:
             warnings.warn(f"{key} of {self.path.name} is not kept: {error}", stacklevel=3)
         return found
@@ -142,7 +143,7 @@ def finished(spec: RunSpec, set_aside: bool = False) -> Run | None:
         check(folder)
     except Damaged as error:
         if set_aside:
-            aside = checkpoint.set_aside(folder, store() / "damaged")
+            aside = files.set_aside(folder, store() / "damaged")
             warnings.warn(f"{error}. It is set aside as {aside} and trained again", stacklevel=3)
         return None
     return Run(spec, folder)
@@ -265,7 +266,7 @@ def _train(spec: RunSpec, raw: Raw, progress: Callable[[int], object] | None) ->
             "dataset_path": spec.text,
         }
         save_saelens(sae.cpu().for_raw_activations(pool.scale, pool.mean if spec.center else 0.0), work, metadata)
-        checkpoint.write_json(work / "spec.json", asdict(spec))
+        files.write_json(work / "spec.json", asdict(spec))
         made = {
             "format": FORMAT,
             **provenance(),
@@ -276,8 +277,8 @@ def _train(spec: RunSpec, raw: Raw, progress: Callable[[int], object] | None) ->
             "activation_scale": pool.scale,
             "checksums": {name: _sha256(work / name) for name in WEIGHED},
         }
-        checkpoint.write_text(work / "README.md", _card(spec, made))
-        checkpoint.write_json(work / "provenance.json", made)  # the last, and with it the run is whole
+        files.write_text(work / "README.md", _card(spec, made))
+        files.write_json(work / "provenance.json", made)  # the last, and with it the run is whole
     (work / "checkpoint.safetensors").unlink(missing_ok=True)
     work.rename(folder)
     return Run(spec, folder)

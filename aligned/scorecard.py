@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aligned import claims, cost, results
-from aligned.activations import home
-from aligned.checkpoint import write_text
+from aligned.files import home, write_text
 from aligned.model import EMBEDDED
 from aligned.published import ARMS, PLANS
 from aligned.results import of_parts

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from aligned import checkpoint
+from aligned import files
 from aligned.activations import Activations
 from aligned.alignment import Constraint, Rows, alignment_penalty, alignment_score, dot, projected
 from aligned.penalty import Penalty
@@ -262,12 +262,12 @@ class Trainer:
         """All that a later step depends on."""
         state = {f"sae.{k}": v for k, v in self.sae.state_dict().items()}
         state |= {"unfired": self.unfired, "coefficient": self.penalty.coefficient, "recent": self.penalty.recent}
-        return state | checkpoint.optimizer_tensors(self.optimizer, "adam")
+        return state | files.optimizer_tensors(self.optimizer, "adam")
 
     def restore(self, tensors: dict[str, Tensor], step: int) -> None:
         """Go on where `tensors` were taken."""
         self.sae.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("sae.")})
-        checkpoint.restore_optimizer(self.optimizer, "adam", tensors)
+        files.restore_optimizer(self.optimizer, "adam", tensors)
         self.unfired.copy_(tensors["unfired"])
         self.penalty.coefficient.copy_(tensors["coefficient"])
         self.penalty.recent.copy_(tensors["recent"])
@@ -348,8 +348,8 @@ def train(
                 "log": rows,
                 "seconds": before + saved - started,
             }
-            checkpoint.save(place, trainer.tensors(), facts)
-    checkpoint.write_text(log, "\n".join([",".join(COLUMNS), *rows]) + "\n")
+            files.save(place, trainer.tensors(), facts)
+    files.write_text(log, "\n".join([",".join(COLUMNS), *rows]) + "\n")
     if bar is not None:
         bar.close()
     return sae, before + time.perf_counter() - started
@@ -357,11 +357,11 @@ def train(
 
 def _resume(trainer: Trainer, place: Path, identity: dict[str, Any]) -> tuple[list[str], float]:
     """Put the trainer where the checkpoint was taken. Returns the log up to there and the seconds it took."""
-    checkpoint.remove_halves(place)
+    files.remove_halves(place)
     if not place.exists():
         return [], 0.0
     try:
-        tensors, facts = checkpoint.load(place, trainer.sae.b_dec.device)
+        tensors, facts = files.load(place, trainer.sae.b_dec.device)
         differ = [name for name, value in identity.items() if facts.get(name) != value]
         if differ:
             other = ", ".join(f"of another {name} ({facts.get(name)}), not {identity[name]}" for name in differ)
@@ -371,7 +371,7 @@ def _resume(trainer: Trainer, place: Path, identity: dict[str, Any]) -> tuple[li
         place.replace(aside)
         warnings.warn(f"{error}. It is set aside as {aside.name}; training starts over", stacklevel=3)
         return [], 0.0
-    checkpoint.check_precision(place, facts, precision(trainer.sae.b_dec.device))
+    files.check_precision(place, facts, precision(trainer.sae.b_dec.device))
     trainer.restore(tensors, facts["step"])
     return facts["log"], facts["seconds"]
 

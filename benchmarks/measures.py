@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from aligned.checkpoint import write_json
+from aligned.files import write_json
 from aligned.provenance import commit, device
 from aligned.sae import SAE
 

@@ -18,8 +18,8 @@ import torch
 
 from aligned import runs
 from aligned.activations import OUTLIER
-from aligned.checkpoint import write_json
 from aligned.evals.onset import expected_dead, gamma, mean_share
+from aligned.files import write_json
 from aligned.provenance import commit, device
 from aligned.published import PLANS
 from aligned.results import RESULTS

@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 
 from aligned import claims, cost
-from aligned.checkpoint import write_json
+from aligned.files import write_json
 from aligned.rules import Finding
 from aligned.train import SCORES
 

@@ -21,9 +21,9 @@ import torch
 
 import aligned
 from aligned import text
-from aligned.checkpoint import write_json
 from aligned.evals.attributes import PAIRS, pairs
 from aligned.evals.scr import ABLATED, scr, train_probes
+from aligned.files import write_json
 from aligned.labels import labelled_windows
 from aligned.model import LanguageModel
 from aligned.provenance import commit

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aligned.checkpoint import write_json
+from aligned.files import write_json
 from aligned.precision import dtype, precision
 from aligned.provenance import commit, device
 

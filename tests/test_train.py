@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from aligned import checkpoint
+from aligned import files
 from aligned import train as training
 from aligned.alignment import HARD, alignment_score
 from aligned.sae import SAE, keep_topk
@@ -137,8 +137,8 @@ def test_a_checkpoint_in_another_precision_is_refused_and_kept(
         train(spec(), Synthetic(poison=70), tmp_path, save_every=0)
     place = tmp_path / "checkpoint.safetensors"
     if made is None:  # as checkpoints were before they said
-        tensors, facts = checkpoint.load(place)
-        checkpoint.save(place, tensors, {key: value for key, value in facts.items() if key != "precision"})
+        tensors, facts = files.load(place)
+        files.save(place, tensors, {key: value for key, value in facts.items() if key != "precision"})
     before = place.read_bytes()
     monkeypatch.setenv("ALIGNED_PRECISION", now)
     with pytest.raises(ValueError, match=f"in {made or 'bf16'}, and training is in {now} here") as refused:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from aligned import checkpoint
+from aligned import files
 from aligned.train import train
 from tests.test_train import Synthetic, spec
 
@@ -63,7 +63,7 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path, uninterru
         assert process.returncode == -signal.SIGKILL, process.stderr and process.stderr.read()
         kills += 1
         if (tmp_path / "checkpoint.safetensors").exists():
-            step = checkpoint.load(tmp_path / "checkpoint.safetensors")[1]["step"]
+            step = files.load(tmp_path / "checkpoint.safetensors")[1]["step"]
             assert step >= reached  # what was reached is never lost
             reached = step
     assert kills == 20
@@ -81,11 +81,11 @@ def test_a_kill_in_the_middle_of_writing_a_checkpoint(tmp_path: Path, uninterrup
         "    global written\n    written += 1\n    save_file(tensors, place, facts)\n"
         "    if written == 30:\n"
         "        os.truncate(place, os.path.getsize(place) // 2)\n        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "save_file, checkpoint.save_file = checkpoint.save_file, half\ndef step",
+        "save_file, files.save_file = files.save_file, half\ndef step",
     )
     assert start(tmp_path, dies).wait(timeout=120) == -signal.SIGKILL
     assert len(list(tmp_path.glob(".checkpoint.safetensors.*"))) == 1
-    assert checkpoint.load(tmp_path / "checkpoint.safetensors")[1]["step"] == 29
+    assert files.load(tmp_path / "checkpoint.safetensors")[1]["step"] == 29
     assert start(tmp_path).wait(timeout=120) == 0
     assert not list(tmp_path.glob(".checkpoint.safetensors.*"))
     ended = torch.load(tmp_path / "sae.pt", weights_only=True)

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from aligned import checkpoint
-from aligned.activations import store
+from aligned import files
 from aligned.evals.fits import layer_of
+from aligned.files import store
 from aligned.model import LanguageModel
 from aligned.sae import SAE
 
@@ -123,7 +123,7 @@ def baselines(
     place = store() / "losses" / f"{name}.safetensors"
     if place.exists():
         try:
-            kept, _ = checkpoint.load(place)
+            kept, _ = files.load(place)
             return kept["clean"], kept["zero"], kept["norms"]
         except (ValueError, KeyError) as error:
             warnings.warn(f"{error}. It is made again", stacklevel=2)
@@ -131,7 +131,7 @@ def baselines(
     zero = torch.cat([model.token_loss(x, layer, torch.zeros(*x.shape, model.d_in)).cpu() for x in tokens.split(batch)])
     norms = torch.cat([x.norm(dim=2) for x in _residuals(model, tokens, layer, batch)])
     try:
-        checkpoint.save(place, {"clean": clean, "zero": zero, "norms": norms}, {"model": model.name})
+        files.save(place, {"clean": clean, "zero": zero, "norms": norms}, {"model": model.name})
     except OSError as error:
         warnings.warn(f"the losses of {model.name} are not kept: {error}", stacklevel=2)
     return clean, zero, norms

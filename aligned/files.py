@@ -1,4 +1,5 @@
-"""Safe files: written beside their place and then moved into it; nothing that could run code is read."""
+"""Where files are kept, and safe files: written beside their place and then moved into it; nothing that could run code
+is read."""
 
 from __future__ import annotations
 
@@ -18,6 +19,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def home() -> Path:
+    """The checkout, so that a notebook finds what is kept there from wherever it is started; for an installed package
+    the current folder."""
+    checkout = Path(__file__).parents[1]
+    return checkout if (checkout / "pyproject.toml").exists() else Path()
+
+
+def store() -> Path:
+    """Where runs and pools are kept: the folder that `ALIGNED_STORE` names, else `runs/` at `home`."""
+    return Path(os.environ.get("ALIGNED_STORE", home() / "runs"))
 
 
 @contextmanager
