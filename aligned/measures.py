@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from aligned import evals, runs, text
+from aligned import evals, runs
 from aligned.alignment import Rows, alignment_score
 from aligned.evals.attributes import Pair, pairs
 from aligned.evals.codes import codes
@@ -22,8 +22,9 @@ from aligned.evals.scores import histogram
 from aligned.evals.scr import ABLATED
 from aligned.evals.stability import convergence as along_training
 from aligned.evals.stability import max_cosine
-from aligned.held_out import HeldOut, held_out
-from aligned.labels import Windows, labelled_windows
+from aligned.language import text
+from aligned.language.held_out import HeldOut, held_out
+from aligned.language.labels import Windows, labelled_windows
 from aligned.retrace import moments, retrace
 from aligned.runs import Run
 from aligned.sae import SAE
@@ -89,7 +90,7 @@ class Measure:
         if self.labelled and (others := {s.text for s in specs} - {text.INSTALLED}):
             raise ValueError(
                 f"this needs a text whose labels are known, {text.INSTALLED!r}, and text is "
-                f"{', '.join(sorted(others))}; with labels of your own (`aligned.labels`) call the measures in "
+                f"{', '.join(sorted(others))}; with labels of your own (`aligned.language.labels`) call the measures in "
                 "`aligned.evals` yourself"
             )
 

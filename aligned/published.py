@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aligned.model import EMBEDDED
+from aligned.language.model import EMBEDDED
 from aligned.spec import RunSpec, kinds
 
 ARMS = ("none", "projected")
@@ -103,7 +103,7 @@ def _real(
     """What is published of a real model: fewer SAEs, of fewer tokens, since all of it costs more.
 
     Args:
-        model: one of `aligned.wheels.MODELS`.
+        model: one of `aligned.language.wheels.MODELS`.
         layer: whose residual stream.
         penalties: three, for ReLU. `features` takes the one in the middle, what is compared beside the grid the others.
         lr: chosen among `rates`, on standard SAEs alone.

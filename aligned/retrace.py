@@ -11,8 +11,8 @@ import warnings
 import torch
 
 from aligned import runs
-from aligned.activations import Activations, Centred
 from aligned.alignment import Rows
+from aligned.language.activations import Activations, Centred
 from aligned.provenance import provenance
 from aligned.runs import Run
 from aligned.train import Trainer

@@ -31,12 +31,13 @@ from filelock import FileLock
 from jaxtyping import Int
 from torch import Tensor
 
-from aligned import files, text
-from aligned.activations import Centred, Raw, collect
+from aligned import files
 from aligned.alignment import alignment_score
 from aligned.files import store
 from aligned.formats import load_saelens, save_saelens
-from aligned.model import LanguageModel
+from aligned.language import text
+from aligned.language.activations import Centred, Raw, collect
+from aligned.language.model import LanguageModel
 from aligned.provenance import provenance
 from aligned.sae import SAE
 from aligned.spec import RunSpec

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from aligned import claims, cost, results
 from aligned.files import home, write_text
-from aligned.model import EMBEDDED
+from aligned.language.model import EMBEDDED
 from aligned.published import ARMS, PLANS
 from aligned.results import of_parts
 from aligned.rules import Finding, Outcome

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, get_type_hints
 
-from aligned import text
 from aligned.alignment import Constraint
+from aligned.language import text
 from aligned.sae import SAE, Activation, Init, check_architecture
 
 _LATER = ("outliers", "distinct")  # fields that came when there were runs; a new one belongs here
@@ -39,7 +39,7 @@ class RunSpec:
             standard SAE alone: aligned training goes without.
         center: whether the activations' mean is subtracted first, which alone brings most dead features back where that
             mean is large (arXiv 2605.31518). The same in every arm.
-        text: source of the training text, as `aligned.text.documents` takes it.
+        text: source of the training text, as `aligned.language.text.documents` takes it.
         context: tokens in a block, BOS included.
         outliers: tokens whose activation's norm exceeds this many times the median norm are left out of training, of
             the scale and of the mean; 0 keeps all. The paper's stack has 10.

@@ -18,8 +18,8 @@ from filelock import Timeout
 from tqdm import tqdm
 
 from aligned import runs
-from aligned.activations import Pool, Raw
 from aligned.files import store
+from aligned.language.activations import Pool, Raw
 from aligned.runs import Run
 from aligned.spec import RunSpec
 from aligned.train import Trainer

@@ -22,8 +22,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from aligned import files
-from aligned.activations import Activations
 from aligned.alignment import Constraint, Rows, alignment_penalty, alignment_score, dot, projected
+from aligned.language.activations import Activations
 from aligned.penalty import Penalty
 from aligned.precision import dtype, precision
 from aligned.sae import SAE

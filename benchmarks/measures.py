@@ -60,7 +60,7 @@ def scores() -> Callable[[], object]:
 
 def concepts() -> Callable[[], object]:
     from aligned.evals.concepts import concepts as measure
-    from aligned.labels import CONCEPTS
+    from aligned.language.labels import CONCEPTS
 
     x, generator = tokens(), np.random.default_rng(0)
     words = np.zeros(TOKENS, np.uint64)
@@ -113,10 +113,10 @@ def stability(d_sae: int, d_in: int = 768) -> Callable[[], Callable[[], object]]
 
 
 def recovery() -> Callable[[], object]:
-    from aligned import text
     from aligned.evals import recovery as measure
     from aligned.evals.recovery import baselines
-    from aligned.model import LanguageModel
+    from aligned.language import text
+    from aligned.language.model import LanguageModel
 
     model = LanguageModel("embedded")
     blocks = text.token_blocks(text.documents(text.INSTALLED, "held_out"), model.tokenizer, 256, blocks=TOKENS // 256)
@@ -126,9 +126,9 @@ def recovery() -> Callable[[], object]:
 
 def steering() -> Callable[[], object]:
     """Ten features: what they cost does not depend on a number of tokens read, but on that of tokens written."""
-    from aligned import text
     from aligned.evals.steering import steering as measure
-    from aligned.model import LanguageModel
+    from aligned.language import text
+    from aligned.language.model import LanguageModel
 
     model = LanguageModel("embedded")
     blocks = text.token_blocks(text.documents(text.INSTALLED, "held_out"), model.tokenizer, 64, blocks=64)

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from aligned import runs
-from aligned.activations import OUTLIER
 from aligned.evals.onset import expected_dead, gamma, mean_share
 from aligned.files import write_json
+from aligned.language.activations import OUTLIER
 from aligned.provenance import commit, device
 from aligned.published import PLANS
 from aligned.results import RESULTS

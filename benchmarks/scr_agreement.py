@@ -20,12 +20,12 @@ import pandas as pd
 import torch
 
 import aligned
-from aligned import text
 from aligned.evals.attributes import PAIRS, pairs
 from aligned.evals.scr import ABLATED, scr, train_probes
 from aligned.files import write_json
-from aligned.labels import labelled_windows
-from aligned.model import LanguageModel
+from aligned.language import text
+from aligned.language.labels import labelled_windows
+from aligned.language.model import LanguageModel
 from aligned.provenance import commit
 from tests.peer import by_saebench
 

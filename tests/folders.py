@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from aligned.model import EMBEDDED_FOLDER
+from aligned.language.model import EMBEDDED_FOLDER
 
 FAMILIES = ("gpt2", "gpt_neox", "llama", "gemma2", "qwen2")
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}

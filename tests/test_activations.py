@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from aligned import activations, text
-from aligned.activations import Centred, Pool, Stream, collect
-from aligned.model import LanguageModel
+from aligned.language import activations, text
+from aligned.language.activations import Centred, Pool, Stream, collect
+from aligned.language.model import LanguageModel
 from aligned.precision import autocast
 
 

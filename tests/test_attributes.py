@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from aligned import text
 from aligned.evals.attributes import PAIRS, SHARES, _sides, never, of_packages, often, pairs
 from aligned.evals.scr import train_probes
-from aligned.labels import Windows, from_table, labelled_windows
-from aligned.model import LanguageModel
-from aligned.text import Document
+from aligned.language import text
+from aligned.language.labels import Windows, from_table, labelled_windows
+from aligned.language.model import LanguageModel
+from aligned.language.text import Document
 
 
 @pytest.fixture(scope="module")

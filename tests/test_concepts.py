@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from aligned import labels, text
 from aligned.evals.concepts import concepts
-from aligned.labels import CONCEPTS, LEXICAL, PYTHON, from_table, labelled_blocks
-from aligned.model import LanguageModel
+from aligned.language import labels, text
+from aligned.language.labels import CONCEPTS, LEXICAL, PYTHON, from_table, labelled_blocks
+from aligned.language.model import LanguageModel
+from aligned.language.text import Document
 from aligned.sae import SAE
-from aligned.text import Document
 
 SOURCE = '''"""Module doc."""
 import os.path as p

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aligned.evals import recovery
-from aligned.model import LanguageModel
+from aligned.language.model import LanguageModel
 from aligned.sae import SAE
 from tests.folders import FAMILIES, make
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from aligned import text
-from aligned.held_out import held_out
-from aligned.labels import CONCEPTS
-from aligned.model import LanguageModel
+from aligned.language import text
+from aligned.language.held_out import held_out
+from aligned.language.labels import CONCEPTS
+from aligned.language.model import LanguageModel
 
 
 def test_tokens_labels_and_activations_belong_together(model: LanguageModel) -> None:

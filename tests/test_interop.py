@@ -16,7 +16,7 @@ import aligned
 from aligned.evals import recovery
 from aligned.evals.codes import codes
 from aligned.formats import load, load_saelens, save_saelens
-from aligned.model import LanguageModel
+from aligned.language.model import LanguageModel
 from aligned.runs import Run
 from aligned.sae import SAE
 from aligned.spec import RunSpec

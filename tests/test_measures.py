@@ -16,7 +16,7 @@ from aligned.evals.attributes import PAIRS
 from aligned.evals.pages import Page
 from aligned.evals.probing import KS
 from aligned.formats import load_saelens
-from aligned.held_out import held_out
+from aligned.language.held_out import held_out
 from aligned.retrace import moments, retrace
 from aligned.runs import Run
 from tests.conftest import SMALL

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from aligned import text
-from aligned.model import EMBEDDED_FOLDER, LanguageModel
+from aligned.language import text
+from aligned.language.model import EMBEDDED_FOLDER, LanguageModel
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_an_error_is_one_line_in_a_notebook() -> None:
 
     shell = InteractiveShell.instance()
     with capture_output() as shown:
-        shell.run_cell("from aligned.model import LanguageModel\nLanguageModel('nobody/nothing')")
+        shell.run_cell("from aligned.language.model import LanguageModel\nLanguageModel('nobody/nothing')")
     said = (shown.stdout + shown.stderr).strip()
     assert said.startswith("Unreachable: the model 'nobody/nothing' could not be fetched")
     assert len(said.splitlines()) == 1

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from aligned import pretrain
-from aligned.pretrain import CrossEntropy, Pretraining, bigram_nats_per_token, train, train_tokenizer
+from aligned.language import pretrain
+from aligned.language.pretrain import CrossEntropy, Pretraining, bigram_nats_per_token, train, train_tokenizer
 
 TINY = Pretraining(d_model=16, layers=1, heads=2, vocabulary=64, context=16, tokens=16 * 8 * 12, batch=8, lr_adam=1e-2)
 

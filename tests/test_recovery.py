@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from aligned import model as models
 from aligned.evals import recovery
 from aligned.evals.recovery import baselines
-from aligned.held_out import held_out
-from aligned.model import LanguageModel
+from aligned.language import model as models
+from aligned.language.held_out import held_out
+from aligned.language.model import LanguageModel
 from aligned.sae import SAE
 
 

@@ -11,7 +11,7 @@ import torch
 
 import aligned
 from aligned import runs
-from aligned.activations import Pool
+from aligned.language.activations import Pool
 from aligned.runs import Run
 from aligned.spec import RunSpec, grid, kinds
 from tests.conftest import SMALL

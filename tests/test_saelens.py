@@ -13,7 +13,7 @@ from torch import Tensor
 
 import aligned
 from aligned import interop
-from aligned.model import LanguageModel
+from aligned.language.model import LanguageModel
 
 CONFIGS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "aligned_standard": (interop.AlignedStandardConfig, "standard", {"l1_coefficient": 0.1}),

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from aligned.evals.steering import best_features, rises, steering, success_rate
-from aligned.labels import LEXICAL
-from aligned.model import LanguageModel
+from aligned.language.labels import LEXICAL
+from aligned.language.model import LanguageModel
 from aligned.sae import SAE
 
 

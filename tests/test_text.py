@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from aligned import text
-from aligned.model import LanguageModel
+from aligned.language import text
+from aligned.language.model import LanguageModel
 
 
 def test_installed_python_has_no_duplicates_and_no_leak() -> None:

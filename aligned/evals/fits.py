@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from aligned.model import LanguageModel
+from aligned.language.model import LanguageModel
 from aligned.sae import SAE
 
 

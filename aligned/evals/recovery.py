@@ -15,7 +15,7 @@ from torch import Tensor
 from aligned import files
 from aligned.evals.fits import layer_of
 from aligned.files import store
-from aligned.model import LanguageModel
+from aligned.language.model import LanguageModel
 from aligned.sae import SAE
 
 _HELD = 2**28  # floats, 1 GB, of residuals that are kept for the SAEs that come next

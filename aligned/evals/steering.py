@@ -11,10 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from aligned.evals.fits import layer_of
-from aligned.labels import CONCEPTS, LEXICAL, lexical_words
-from aligned.model import LanguageModel
+from aligned.language.labels import CONCEPTS, LEXICAL, lexical_words
+from aligned.language.model import LanguageModel
+from aligned.language.text import Document
 from aligned.sae import SAE
-from aligned.text import Document
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ def steering(
 
     While the model goes on from each prompt, strength x (the residual stream's root mean square norm) x d_i / |d_i| is
     added to the residual stream at all positions (the norm being that of tokens that are not special). What it writes
-    is labelled (`aligned.labels.lexical_words`), and the share of its characters that the feature's concept holds of is
+    is labelled (`aligned.language.labels.lexical_words`), and the share of its characters that the feature's concept holds of is
     compared with what the model writes from the same prompts, with the same random numbers, unsteered. p is that of a
     one-sided permutation test over prompts, in which the two texts of a prompt change places.
 
@@ -48,7 +48,7 @@ def steering(
         sae: for raw activations.
         model: the language model.
         features: which to steer with.
-        concepts: what each detects (of `aligned.evals.concepts`); of `aligned.labels.LEXICAL`, since what is written
+        concepts: what each detects (of `aligned.evals.concepts`); of `aligned.language.labels.LEXICAL`, since what is written
             need not parse.
         prompts: token blocks, BOS first, all of one length.
         strength: how far to push, in norms of the residual stream.

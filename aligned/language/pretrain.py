@@ -1,4 +1,4 @@
-"""How the embedded language model was trained: `python -m aligned.pretrain` does it again.
+"""How the embedded language model was trained: `python -m aligned.language.pretrain` does it again.
 
 A GPT-NeoX of Pythia-14M's shape (d_model 128, 6 layers, 4 heads; Biderman et al., arXiv 2304.01373) with a vocabulary
 of its own, trained on the Python sources of the packages that this environment pins. The result is an ordinary Hugging
@@ -29,10 +29,11 @@ from tqdm import tqdm
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from aligned import files, text
+from aligned import files
+from aligned.language import text
 from aligned.precision import autocast, dtype, precision
 
-EMBEDDED = Path(__file__).parent / "data" / "embedded"
+EMBEDDED = Path(__file__).parents[1] / "data" / "embedded"
 END_OF_TEXT = "<|endoftext|>"
 
 # What may become one token: a run of newlines with the indentation after it; a word with a space or underscores before
@@ -312,7 +313,7 @@ code and of nothing else: its numbers are not Pythia's.
 | a smoothed bigram model, same tokens | {bigram_bits_per_byte:.3f} bits per byte |
 | `xz -9e`, same bytes in one stream | {xz_9e_bits_per_byte:.3f} bits per byte |
 
-`provenance.json` beside this page has the fingerprints of the text and the versions. `python -m aligned.pretrain`
+`provenance.json` beside this page has the fingerprints of the text and the versions. `python -m aligned.language.pretrain`
 makes this folder again.
 
 ## Three completions, unedited
@@ -338,7 +339,9 @@ def write_card(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("python -m aligned.pretrain", description="Train the embedded language model.")
+    parser = argparse.ArgumentParser(
+        "python -m aligned.language.pretrain", description="Train the embedded language model."
+    )
     parser.add_argument("--out", type=Path, default=EMBEDDED, help="the Hugging Face folder to write (%(default)s)")
     parser.add_argument(
         "--work", type=Path, default=Path("runs/pretrain"), help="where checkpoints stand (%(default)s)"

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt64
 from torch import Tensor
 
-from aligned import text
-from aligned.labels import PYTHON, Labelling, labelled_blocks
-from aligned.model import LanguageModel
+from aligned.language import text
+from aligned.language.labels import PYTHON, Labelling, labelled_blocks
+from aligned.language.model import LanguageModel
 
 _BLOCKS = 8  # read at once
 _UNLABELLED = Labelling((), lambda doc: np.zeros(len(doc.text) + 1, np.uint64))
@@ -23,7 +23,7 @@ class HeldOut:
 
     Attributes:
         tokens: `[n, context]`, BOS first.
-        words: `[n, context]`, each token's labels, bit i for concept i (`aligned.labels`).
+        words: `[n, context]`, each token's labels, bit i for concept i (`aligned.language.labels`).
         names: of the concepts; none, where the text is not Python and no labelling was given.
         x: `[n, context, d_in]`, the residual stream after a layer.
         keep: `[n, context]`, False at special tokens, which are neither reconstructed nor measured, and at outliers
@@ -58,7 +58,7 @@ def held_out(
         layer: whose residual stream.
         tokens: how many, rounded up to whole blocks; fewer, where the text ends.
         context: tokens in a block, BOS included.
-        source: as `aligned.text.documents` takes it.
+        source: as `aligned.language.text.documents` takes it.
         labelling: by default Python's for `installed-python`, and none for any other source.
         outliers: tokens whose activation's norm exceeds this many times the median norm are not kept; 0 keeps all.
 

@@ -27,8 +27,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from aligned import files, text
-from aligned.model import LanguageModel
+from aligned import files
+from aligned.language import text
+from aligned.language.model import LanguageModel
 from aligned.precision import autocast, precision
 
 FORMAT = 1  # of a pool's folder
@@ -190,7 +191,7 @@ def collect(
     Args:
         model: the language model.
         layer: whose residual stream (`hook_resid_post`) is collected.
-        source: text, as `aligned.text.documents` takes it.
+        source: text, as `aligned.language.text.documents` takes it.
         tokens: activations to collect; where the text has fewer, all that it has (training then goes over it again).
         context: tokens in a block, BOS included; at most the model's own.
         split: `train` or `held_out`.

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int, UInt64
 from torch import Tensor
 
-from aligned.text import Document, special_tokens
+from aligned.language.text import Document, special_tokens
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +83,7 @@ def labelled_blocks(
     blocks: int,
     labelling: Labelling | None = None,
 ) -> Labelled:
-    """Pack documents into blocks as `aligned.text.token_blocks` does, with the labels of every token.
+    """Pack documents into blocks as `aligned.language.text.token_blocks` does, with the labels of every token.
 
     Args:
         docs: read no further than needed.

@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from aligned import text, wheels
 from aligned.errors import NoAccess, NotFound, Unreachable
+from aligned.language import text, wheels
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 EMBEDDED = "embedded"
-EMBEDDED_FOLDER = Path(__file__).parent / "data" / "embedded"
+EMBEDDED_FOLDER = Path(__file__).parents[1] / "data" / "embedded"
 _LOGITS = 2**27  # floats, 0.5 GB, that the logits may take; the loss needs as much again
 Splice = Callable[[Float[Tensor, "batch context d_in"]], Float[Tensor, "batch context d_in"]]
 
@@ -31,7 +31,7 @@ class LanguageModel:
     """A causal language model, through TransformerLens's bridge.
 
     Args:
-        name: `embedded`, `gemma-3-270m` or `smollm2-135m` (`aligned.wheels`), a local Hugging Face folder, or a hub id
+        name: `embedded`, `gemma-3-270m` or `smollm2-135m` (`aligned.language.wheels`), a local Hugging Face folder, or a hub id
             such as `EleutherAI/pythia-160m`; a hub id may be followed by a branch, tag or commit, as in
             `EleutherAI/pythia-160m@step143000`. The weights are read in float32, with `+bfloat16` at the end of the
             name in bfloat16: what a name stands for decides a run.
