@@ -29,7 +29,7 @@ from aligned.retrace import moments, retrace
 from aligned.runs import Run
 from aligned.sae import SAE
 from aligned.spec import RunSpec
-from aligned.train import SCORES
+from aligned.training.train import SCORES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,7 +115,7 @@ def recovery(together: Together, tokens: int) -> Iterator[Row]:
 def scores(together: Together, _: int) -> Iterator[Row]:
     """The shape of the alignment scores (`evals.modes`), the share of features whose score is still within `STAYED` of
     where it started (`at_start`), their `histogram` (shares, in the bins of
-    `aligned.train.SCORES`), and the training log: `log_tokens`, `log_dead` and `log_scores` (counts)."""
+    `aligned.training.train.SCORES`), and the training log: `log_tokens`, `log_dead` and `log_scores` (counts)."""
     bins, low, high = SCORES
     for (run,) in together:
         a = alignment_score(run.sae).detach()

@@ -11,7 +11,7 @@ import numpy as np
 from aligned.alignment import HARD
 from aligned.claims import at_equal_l0, by_l0
 from aligned.intervals import Interval, interval
-from aligned.train import SCORES
+from aligned.training.train import SCORES
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,7 @@ from aligned.alignment import Rows
 from aligned.language.activations import Activations, Centred
 from aligned.provenance import provenance
 from aligned.runs import Run
-from aligned.train import Trainer
+from aligned.training.train import Trainer
 
 MOMENTS = 8
 MAKERS = ("commit", "device", "threads", "versions")  # of provenance: with others than these the bits may differ
@@ -42,7 +42,7 @@ def retrace(run: Run) -> tuple[list[Rows], float]:
     pool: Activations = Centred(raw) if spec.center else raw
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
-        from aligned.kernels_cpu import keep_freed_memory  # here, for Numba takes long to import
+        from aligned.training.kernels_cpu import keep_freed_memory  # here, for Numba takes long to import
 
         keep_freed_memory()
     made = run.provenance

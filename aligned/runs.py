@@ -41,7 +41,7 @@ from aligned.language.model import LanguageModel
 from aligned.provenance import provenance
 from aligned.sae import SAE
 from aligned.spec import RunSpec
-from aligned.train import train
+from aligned.training.train import train
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,7 +86,7 @@ class Run:
 
     @property
     def log(self) -> pd.DataFrame:
-        """The training log, a row every fiftieth of the steps; its columns are `aligned.train.COLUMNS`."""
+        """The training log, a row every fiftieth of the steps; its columns are `aligned.training.train.COLUMNS`."""
         import pandas as pd
 
         return pd.read_csv(self.path / "log.csv")

@@ -22,7 +22,7 @@ from aligned.files import store
 from aligned.language.activations import Pool, Raw
 from aligned.runs import Run
 from aligned.spec import RunSpec
-from aligned.train import Trainer
+from aligned.training.train import Trainer
 
 Engine = Literal["loky", "dask", "ray"]
 DEATHS = 5  # rounds in which workers may die before a sweep gives up

@@ -69,10 +69,10 @@ def bias_for_l0(pre: Tensor) -> Tensor:
 
 
 def ours(activation: str, d_in: int, d_sae: int, arm: str, x: Tensor) -> Step:
-    from aligned import kernels_cpu
     from aligned.sae import SAE
     from aligned.spec import RunSpec
-    from aligned.train import Trainer
+    from aligned.training import kernels_cpu
+    from aligned.training.train import Trainer
 
     kernels_cpu.keep_freed_memory()
     sparsity, constraint = (1e-3 if activation == "relu" else K), ("none" if arm == "standard" else "projected")
@@ -126,7 +126,7 @@ def dictionary_learning(activation: str, d_in: int, d_sae: int, arm: str, x: Ten
 def floor(activation: str, d_in: int, d_sae: int, arm: str, x: Tensor) -> Step:
     """What no step can do without: the product that finds the codes, in the precision of this processor, and the
     selection of the largest, with torch's `topk` or with ours."""
-    from aligned import kernels_cpu, sparse
+    from aligned.training import kernels_cpu, sparse
 
     select = sparse.topk if arm.endswith("our selection") else lambda pre, k: pre.topk(k, sorted=False)
     kernels_cpu.keep_freed_memory()
@@ -138,7 +138,7 @@ def floor(activation: str, d_in: int, d_sae: int, arm: str, x: Tensor) -> Step:
 def roofline(activation: str, d_in: int, d_sae: int, arm: str, x: Tensor) -> Step:
     """The machine's own limit, with the best that torch has for either: the product that finds the codes, and the
     optimizer's pass over weights, gradients and moments. All else that a step does would be free."""
-    from aligned import kernels_cpu
+    from aligned.training import kernels_cpu
 
     kernels_cpu.keep_freed_memory()
     weights = [torch.nn.Parameter(torch.randn(d_sae, d_in, device=DEVICE)) for _ in range(2)]

@@ -29,7 +29,7 @@ from aligned.claims import (
 from aligned.intervals import Interval, interval, interval_of_pairs
 from aligned.low_mode import low_mode
 from aligned.rules import Case, Least, decide
-from aligned.train import SCORES
+from aligned.training.train import SCORES
 
 
 def records(gain: float, noise: float = 0.0, seeds: int = 3, shift: float = 1.3) -> pd.DataFrame:

@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from aligned import kernels_cpu
 from aligned.alignment import Constraint, projected
 from aligned.sae import SAE, Activation
 from aligned.spec import RunSpec
-from aligned.train import Trainer
+from aligned.training import kernels_cpu
+from aligned.training.train import Trainer
 
 
 def triton_interpreted() -> ModuleType:
     pytest.importorskip("triton", reason="not installed: `make setup` does it")
-    from aligned import kernels_cuda
+    from aligned.training import kernels_cuda
 
     return kernels_cuda
 
@@ -137,8 +137,8 @@ def test_a_run_with_the_gpus_loops_is_a_run_with_the_cpus(
         return trainer.sae
 
     ours = run()
-    monkeypatch.setattr("aligned.train.kernels", lambda _: Mixed())
-    monkeypatch.setattr("aligned.sparse.kernels", lambda _: Mixed())
+    monkeypatch.setattr("aligned.training.train.kernels", lambda _: Mixed())
+    monkeypatch.setattr("aligned.training.sparse.kernels", lambda _: Mixed())
     for name, value in run().state_dict().items():
         assert torch.allclose(value, ours.state_dict()[name], atol=1e-5), name
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from aligned import files
-from aligned import train as training
 from aligned.alignment import HARD, alignment_score
 from aligned.sae import SAE, keep_topk
 from aligned.spec import RunSpec
-from aligned.train import Trainer, geometric_median, learning_rate_scale, train
+from aligned.training import train as training
+from aligned.training.train import Trainer, geometric_median, learning_rate_scale, train
 from tests import peer
 from tests.plain import keep_batch_topk
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from aligned import files
-from aligned.train import train
+from aligned.training.train import train
 from tests.test_train import Synthetic, spec
 
 # A run of its own process: slow enough to be hit, with a checkpoint after every step.
@@ -23,7 +23,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 import torch
-from aligned.train import train
+from aligned.training.train import train
 from tests.test_train import Synthetic, spec
 torch.set_num_threads(1)
 def step(_):
@@ -139,7 +139,7 @@ def test_kernels_give_the_same_bits_on_a_new_machine_and_later(tmp_path: Path) -
     """A new machine compiles, a resumed run may find code compiled: both must do the same."""
     script = """
 import hashlib, torch
-from aligned import kernels_cpu
+from aligned.training import kernels_cpu
 from tests.test_kernels import LENGTHS, ragged, random
 v, d, g_e, g_d, x = (random(40, 768, seed=i) for i in range(5))
 out = torch.zeros(40, 800)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aligned.evals.fits import check_activations
 from aligned.sae import SAE
-from aligned.sparse import positive, topk
+from aligned.training.sparse import positive, topk
 
 if TYPE_CHECKING:
     from scipy.sparse import csc_array, csr_array

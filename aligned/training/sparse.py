@@ -17,10 +17,10 @@ from torch import Tensor
 def kernels(x: Tensor) -> ModuleType:
     """The compiled inner loops for the device that x is on."""
     if x.is_cuda:
-        from aligned import kernels_cuda
+        from aligned.training import kernels_cuda
 
         return kernels_cuda
-    from aligned import kernels_cpu
+    from aligned.training import kernels_cpu
 
     return kernels_cpu
 

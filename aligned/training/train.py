@@ -1,7 +1,7 @@
 """Training: the settings of the paper's stack (`dictionary_learning`'s demo), scaled to the token budget.
 
 Adam with a linear warm-up and a linear decay over the last fifth; squared error summed over d_in and averaged over the
-batch; for ReLU a sparsity penalty with a warm-up of its own (`aligned.penalty`); decoder rows of norm 1 (the gradient
+batch; for ReLU a sparsity penalty with a warm-up of its own (`aligned.training.penalty`); decoder rows of norm 1 (the gradient
 along a row is removed, the row is rescaled after the step). One product, x W_enc, is dense; it is in bf16 where the
 processor has units for that (`aligned.precision`). Weights are float32. Nothing here depends on the constraint but the
 few lines that say so.
@@ -24,11 +24,11 @@ from tqdm import tqdm
 from aligned import files
 from aligned.alignment import Constraint, Rows, alignment_penalty, alignment_score, dot, projected
 from aligned.language.activations import Activations
-from aligned.penalty import Penalty
 from aligned.precision import dtype, precision
 from aligned.sae import SAE
-from aligned.sparse import Codes, batch_topk, kernels, positive, topk
 from aligned.spec import RunSpec
+from aligned.training.penalty import Penalty
+from aligned.training.sparse import Codes, batch_topk, kernels, positive, topk
 
 # Of the demo's 24,414 steps (50M tokens): 1000 steps of warm-up, decay over the last 20 %, the threshold from step 1000
 # on; a feature is dead that has not fired for 10M tokens.
@@ -306,7 +306,7 @@ def train(
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
-        from aligned.kernels_cpu import keep_freed_memory  # here, for Numba takes long to import
+        from aligned.training.kernels_cpu import keep_freed_memory  # here, for Numba takes long to import
 
         keep_freed_memory()
     sae = spec.start(activations.d_in).to(device)
