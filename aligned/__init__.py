@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from aligned import evals
     from aligned.alignment import alignment_score
     from aligned.results import records
-    from aligned.runs import Run, run
     from aligned.sae import SAE
     from aligned.spec import RunSpec, grid
-    from aligned.sweeps import sweep
+    from aligned.store.runs import Run, run
+    from aligned.store.sweeps import sweep
 
 __all__ = ["SAE", "Run", "RunSpec", "alignment_score", "evals", "grid", "records", "run", "sweep"]
 
@@ -21,7 +21,7 @@ __all__ = ["SAE", "Run", "RunSpec", "alignment_score", "evals", "grid", "records
 for _name, _value in (("OMP_WAIT_POLICY", "passive"), ("KMP_BLOCKTIME", "0")):
     os.environ.setdefault(_name, _value)
 
-# Imported when first used: `import aligned` is fast, and `python -m aligned.runs` runs a module that nobody has loaded.
+# Imported when first used: `import aligned` is fast, and `python -m aligned.store.runs` runs a module that nobody has loaded.
 _PLACES = {
     "SAE": "sae", "Run": "runs", "RunSpec": "spec", "alignment_score": "alignment", "grid": "spec",
     "records": "results", "run": "runs", "sweep": "sweeps",

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from aligned import evals, runs
+from aligned import evals
 from aligned.alignment import Rows, alignment_score
 from aligned.evals.attributes import Pair, pairs
 from aligned.evals.codes import codes
@@ -26,9 +26,10 @@ from aligned.language import text
 from aligned.language.held_out import HeldOut, held_out
 from aligned.language.labels import Windows, labelled_windows
 from aligned.retrace import moments, retrace
-from aligned.runs import Run
 from aligned.sae import SAE
 from aligned.spec import RunSpec
+from aligned.store import runs
+from aligned.store.runs import Run
 from aligned.training.train import SCORES
 
 if TYPE_CHECKING:

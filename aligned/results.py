@@ -16,13 +16,14 @@ from itertools import chain, groupby, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aligned import files, runs
+from aligned import files
 from aligned.files import home
 from aligned.measures import MEASURES, Measure
 from aligned.published import PLANS, REAL, planned
-from aligned.runs import Run
 from aligned.spec import RunSpec
-from aligned.sweeps import sweep
+from aligned.store import runs
+from aligned.store.runs import Run
+from aligned.store.sweeps import sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -248,7 +249,7 @@ def _check_weights(together: list[tuple[Run, ...]]) -> None:
         if runs.language_model(run.spec.model).fingerprint != run.provenance["model_fingerprint"]:
             raise ValueError(
                 f"{run.spec.name} was trained on other weights than {run.spec.model} has now: "
-                f"`python -m aligned.runs remove {run.spec.name}`, and it is trained again"
+                f"`python -m aligned.store.runs remove {run.spec.name}`, and it is trained again"
             )
 
 

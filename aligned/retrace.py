@@ -10,11 +10,11 @@ import warnings
 
 import torch
 
-from aligned import runs
 from aligned.alignment import Rows
 from aligned.language.activations import Activations, Centred
 from aligned.provenance import provenance
-from aligned.runs import Run
+from aligned.store import runs
+from aligned.store.runs import Run
 from aligned.training.train import Trainer
 
 MOMENTS = 8
@@ -63,7 +63,7 @@ def retrace(run: Run) -> tuple[list[Rows], float]:
         other = [name for name in (*MAKERS, "activation_scale", "text_fingerprint") if made[name] != now[name]]
         if not other:
             raise RuntimeError(
-                f"{said}, though all that made it is the same; `python -m aligned.runs remove {spec.name}`"
+                f"{said}, though all that made it is the same; `python -m aligned.store.runs remove {spec.name}`"
             )
         warnings.warn(f"{said}; other than then: {', '.join(other)}", stacklevel=2)
     return found, same

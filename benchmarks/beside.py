@@ -22,7 +22,7 @@ from io import StringIO
 
 import aligned
 from aligned.spec import RunSpec
-from aligned.sweeps import Engine
+from aligned.store.sweeps import Engine
 
 SPEC = RunSpec(d_sae=2048, activation="topk", sparsity=32, constraint="projected", tokens=200_000)
 RUNS, TURNS = 4, 3

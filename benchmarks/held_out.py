@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import statistics
 
-from aligned import runs
 from aligned.evals.recovery import recoveries
 from aligned.files import write_json
 from aligned.provenance import commit, device
 from aligned.published import PARTS, READ
 from aligned.results import RESULTS
-from aligned.runs import run
 from aligned.spec import RunSpec
+from aligned.store import runs
+from aligned.store.runs import run
 
 NAME = "held-out"
 SLICES = 8

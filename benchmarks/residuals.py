@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 
-from aligned import runs
 from aligned.evals.onset import expected_dead, gamma, mean_share
 from aligned.files import write_json
 from aligned.language.activations import OUTLIER
 from aligned.provenance import commit, device
 from aligned.published import PLANS
 from aligned.results import RESULTS
+from aligned.store import runs
 
 PLACE = RESULTS / "residuals.json"
 TOKENS = 16_384

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import aligned
-from aligned import runs
 from aligned.language import text
 from aligned.language.model import LanguageModel
 from aligned.spec import RunSpec
+from aligned.store import runs
 
 SMALL = RunSpec(d_sae=64, sparsity=4, tokens=4096, batch=512, context=64, lr=1e-3)  # trained in a moment
 

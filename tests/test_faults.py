@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import aligned
-from aligned import runs
+from aligned.store import runs
 from tests.conftest import SMALL
 
 

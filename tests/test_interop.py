@@ -17,9 +17,9 @@ from aligned.evals import recovery
 from aligned.evals.codes import codes
 from aligned.formats import load, load_saelens, save_saelens
 from aligned.language.model import LanguageModel
-from aligned.runs import Run
 from aligned.sae import SAE
 from aligned.spec import RunSpec
+from aligned.store.runs import Run
 from tests import peer  # noqa: F401  (lets dictionary_learning be imported)
 
 ARMS = [("relu", 0.05), ("topk", 8), ("batchtopk", 8)]

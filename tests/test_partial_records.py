@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from aligned import results, runs
+from aligned import results
 from aligned.published import REAL
 from aligned.rerun import NOTEBOOKS, parameters, preset
 from aligned.spec import RunSpec
+from aligned.store import runs
 from tests.drawn import drawn
 
 PAGES = [p.stem for p in sorted(NOTEBOOKS.glob("*.ipynb")) if "use_published" in parameters(p)]

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 import aligned
-from aligned import results, runs
+from aligned import results
 from aligned.rerun import NOTEBOOKS, parameters, rerun
-from aligned.runs import Run
 from aligned.spec import RunSpec
+from aligned.store import runs
+from aligned.store.runs import Run
 from tests.conftest import SMALL
 
 EVAL = 1024

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import aligned
-from aligned import runs
 from aligned.language.activations import Pool
-from aligned.runs import Run
 from aligned.spec import RunSpec, grid, kinds
+from aligned.store import runs
+from aligned.store.runs import Run
 from tests.conftest import SMALL
 
 

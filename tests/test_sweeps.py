@@ -17,9 +17,9 @@ import torch
 from joblib import effective_n_jobs
 
 import aligned
-from aligned import runs
-from aligned.runs import Run
-from aligned.sweeps import SweepError
+from aligned.store import runs
+from aligned.store.runs import Run
+from aligned.store.sweeps import SweepError
 from tests.conftest import SMALL
 
 ROOT = Path(__file__).parents[1]
@@ -110,7 +110,7 @@ def test_ten_processes_one_grid_and_random_kills(place: Path) -> None:
 
 def test_processes_at_one_grid_train_each_spec_once(place: Path) -> None:
     count = """
-from aligned import runs
+from aligned.store import runs
 train, trained = runs.train, []
 runs.train = lambda spec, *a, **k: trained.append(spec.name) or train(spec, *a, **k)
 aligned.sweep(specs)
@@ -180,7 +180,7 @@ def test_engines_that_will_not_do_are_refused_at_once(place: Path, monkeypatch: 
         aligned.sweep(SMALL)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="eval_tokens is -5"):
         aligned.records([SMALL], -5)
-    monkeypatch.setattr("aligned.sweeps.find_spec", lambda name: None)
+    monkeypatch.setattr("aligned.store.sweeps.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'aligned\[ray\]'"):
         aligned.sweep([SMALL], engine="ray")
 

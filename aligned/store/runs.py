@@ -8,7 +8,7 @@ It is made beside and moved into place, so that a folder that is there is whole;
 Any number of processes may share a store: a spec is trained under a lock, which the system takes from an owner that
 dies, and its checkpoint lets the next one go on.
 
-    python -m aligned.runs list | show NAME ... | verify [NAME ...] | remove NAME ...
+    python -m aligned.store.runs list | show NAME ... | verify [NAME ...] | remove NAME ...
 """
 
 from __future__ import annotations
@@ -333,8 +333,10 @@ def _scores(sae: SAE) -> dict[str, float]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """`python -m aligned.runs`: what is in the store, and whether it is whole."""
-    parser = argparse.ArgumentParser(prog="python -m aligned.runs", description=f"The runs in the store, {store()}.")
+    """`python -m aligned.store.runs`: what is in the store, and whether it is whole."""
+    parser = argparse.ArgumentParser(
+        prog="python -m aligned.store.runs", description=f"The runs in the store, {store()}."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="every run: its size, age and metrics")
     for name, what in (
@@ -351,7 +353,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _list(there)
     names = {f.name: f for f in there}
     if unknown := set(options.runs) - set(names):
-        parser.error(f"no run {', '.join(sorted(unknown))} in {store()}; `python -m aligned.runs list` names them")
+        parser.error(
+            f"no run {', '.join(sorted(unknown))} in {store()}; `python -m aligned.store.runs list` names them"
+        )
     chosen = [names[n] for n in options.runs] or there
     if options.command == "show":
         for folder in chosen:

@@ -17,11 +17,11 @@ import torch
 from filelock import Timeout
 from tqdm import tqdm
 
-from aligned import runs
 from aligned.files import store
 from aligned.language.activations import Pool, Raw
-from aligned.runs import Run
 from aligned.spec import RunSpec
+from aligned.store import runs
+from aligned.store.runs import Run
 from aligned.training.train import Trainer
 
 Engine = Literal["loky", "dask", "ray"]
