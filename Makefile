@@ -40,7 +40,7 @@ define build
 endef
 
 book: setup  ## run the figure notebooks with PRESET, and build the book from them
-	$(BIN)/python -m aligned.rerun --all --preset $(PRESET) --out $(BUILD)/$(PRESET)/notebooks
+	$(BIN)/python -m aligned.report.rerun --all --preset $(PRESET) --out $(BUILD)/$(PRESET)/notebooks
 	$(call build,$(BUILD)/$(PRESET))
 
 html: setup  ## build the book from the committed, executed notebooks
@@ -48,10 +48,10 @@ html: setup  ## build the book from the committed, executed notebooks
 	$(call build,$(BUILD)/published)
 
 publish: setup  ## write the store's records to results/, run the notebooks with their own values, in place: what is committed
-	$(BIN)/python -m aligned.results
-	$(BIN)/python -m aligned.rerun --all --out notebooks
-	$(BIN)/python -m aligned.rerun scorecard --figure fig-scorecard-real --out book/images/scorecard.svg
-	$(BIN)/python -m aligned.scorecard
+	$(BIN)/python -m aligned.report.results
+	$(BIN)/python -m aligned.report.rerun --all --out notebooks
+	$(BIN)/python -m aligned.report.rerun scorecard --figure fig-scorecard-real --out book/images/scorecard.svg
+	$(BIN)/python -m aligned.report.scorecard
 
 test: setup  ## every test, the notebooks with the smoke preset among them
 	$(BIN)/python -m pytest $(WORKERS)

@@ -29,7 +29,7 @@ def pytest_unconfigure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     from papermill.translators import PythonTranslator
 
-    from aligned.rerun import checked, preset
+    from aligned.report.rerun import checked, preset
 
     for item in items:
         cell = getattr(item, "cell", None)

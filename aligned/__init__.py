@@ -1,4 +1,17 @@
-"""Aligned training of sparse autoencoders (arXiv 2605.18629), replicated."""
+"""Aligned training of sparse autoencoders (arXiv 2605.18629), replicated.
+
+The folders, in the order in which data pass through them:
+
+    language/   text, language models, and the activations of their tokens
+    training/   from activations to an SAE
+    store/      a spec becomes a folder, once, by any number of workers
+    evals/      a measure of an SAE a file
+    report/     from runs to records, claims, figures and pages
+
+Above them stand `alignment.py`, the idea of the paper; `sae.py`, the SAE; `spec.py`, all that decides a trained one;
+`formats.py` and `interop.py`, SAEs of other programs; and what all use: `files.py`, `precision.py`, `provenance.py`,
+`errors.py`. A file imports from its own folder and from those before it.
+"""
 
 import os
 from importlib import import_module
@@ -7,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aligned import evals
     from aligned.alignment import alignment_score
-    from aligned.results import records
+    from aligned.report.results import records
     from aligned.sae import SAE
     from aligned.spec import RunSpec, grid
     from aligned.store.runs import Run, run
@@ -21,10 +34,10 @@ __all__ = ["SAE", "Run", "RunSpec", "alignment_score", "evals", "grid", "records
 for _name, _value in (("OMP_WAIT_POLICY", "passive"), ("KMP_BLOCKTIME", "0")):
     os.environ.setdefault(_name, _value)
 
-# Imported when first used: `import aligned` is fast, and `python -m aligned.store.runs` runs a module that nobody has loaded.
+# Imported when first used: `import aligned` is fast, and a module that is run by name is not loaded before.
 _PLACES = {
-    "SAE": "sae", "Run": "runs", "RunSpec": "spec", "alignment_score": "alignment", "grid": "spec",
-    "records": "results", "run": "runs", "sweep": "sweeps",
+    "SAE": "sae", "Run": "store.runs", "RunSpec": "spec", "alignment_score": "alignment", "grid": "spec",
+    "records": "report.results", "run": "store.runs", "sweep": "store.sweeps",
 }  # fmt: skip
 
 

@@ -15,8 +15,8 @@ import statistics
 from aligned.evals.recovery import recoveries
 from aligned.files import write_json
 from aligned.provenance import commit, device
-from aligned.published import PARTS, READ
-from aligned.results import RESULTS
+from aligned.report.published import PARTS, READ
+from aligned.report.results import RESULTS
 from aligned.spec import RunSpec
 from aligned.store import runs
 from aligned.store.runs import run

@@ -3,7 +3,7 @@
     python -m benchmarks.residuals                  # the embedded model; and of those that `make real` installs
     python -m benchmarks.residuals gemma-3-270m     # one of them; the others' rows stay
 
-On held-out text, at the layer of the plan (`aligned.published`): the mean's share of the activations' square, with the
+On held-out text, at the layer of the plan (`aligned.report.published`): the mean's share of the activations' square, with the
 outliers (norms above ten times the median) and without; gamma; and the share of features at random directions that
 arXiv 2605.31518 expects to be dead (`aligned.evals.onset`). Writes `results/residuals.json`.
 """
@@ -20,8 +20,8 @@ from aligned.evals.onset import expected_dead, gamma, mean_share
 from aligned.files import write_json
 from aligned.language.activations import OUTLIER
 from aligned.provenance import commit, device
-from aligned.published import PLANS
-from aligned.results import RESULTS
+from aligned.report.published import PLANS
+from aligned.report.results import RESULTS
 from aligned.store import runs
 
 PLACE = RESULTS / "residuals.json"

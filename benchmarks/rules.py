@@ -1,4 +1,4 @@
-"""How often the rules of `aligned.claims` err: every rule on records simulated with a known effect.
+"""How often the rules of `aligned.report.claims` err: every rule on records simulated with a known effect.
 
     python -m benchmarks.rules                    # all claims, 400 draws each; a few minutes
     python -m benchmarks.rules --claims C2 C11    # these anew; the record's other rows stay
@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aligned import claims, cost
 from aligned.files import write_json
-from aligned.rules import Finding
+from aligned.report import claims, cost
+from aligned.report.rules import Finding
 from aligned.training.train import SCORES
 
 RESULT = Path(__file__).parents[1] / "results" / "rules.json"
@@ -119,7 +119,7 @@ def features(paper: float) -> Callable[..., pd.DataFrame]:
 
 
 def steps(effects: list[float], spread: float, seeds: int, random: np.random.Generator) -> pd.DataFrame:
-    """What `aligned.cost.in_turns` makes of pairs of steps."""
+    """What `aligned.report.cost.in_turns` makes of pairs of steps."""
     rows = []
     for case, effect in zip(ACTIVATIONS, effects):
         ratios = 1 + claims.COST.size * effect + spread * random.standard_normal(20 * seeds)

@@ -12,8 +12,8 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 
-from aligned import plots
-from aligned.rerun import checked
+from aligned.report import plots
+from aligned.report.rerun import checked
 
 
 def drawn(page: Path, given: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], list[object]]:

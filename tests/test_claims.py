@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aligned.claims import (
+from aligned.evals.intervals import Interval, interval, interval_of_pairs
+from aligned.report.claims import (
     at_equal_l0,
     bimodal,
     correlates,
@@ -26,9 +27,8 @@ from aligned.claims import (
     tying_costs,
     with_l0,
 )
-from aligned.intervals import Interval, interval, interval_of_pairs
-from aligned.low_mode import low_mode
-from aligned.rules import Case, Least, decide
+from aligned.report.low_mode import low_mode
+from aligned.report.rules import Case, Least, decide
 from aligned.training.train import SCORES
 
 

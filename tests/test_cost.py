@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from aligned import cost
-from aligned.published import PLANS
-from aligned.rerun import NOTEBOOKS, parameters, preset, rerun
+from aligned.report import cost
+from aligned.report.published import PLANS
+from aligned.report.rerun import NOTEBOOKS, parameters, preset, rerun
 from aligned.spec import RunSpec
 
 

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from aligned import geometry
+from aligned.report import geometry
 
 CASES = [*product((25.0, 90.0, 200.0, -340.0), (0, 24, 80, 114, 115, 116, 205, 290, 295, 359), (0.3, 0.8, 3.0))]
 

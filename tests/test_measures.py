@@ -11,13 +11,14 @@ import pytest
 import torch
 
 import aligned
-from aligned import evals, measures
+from aligned import evals
 from aligned.evals.attributes import PAIRS
 from aligned.evals.pages import Page
 from aligned.evals.probing import KS
 from aligned.formats import load_saelens
 from aligned.language.held_out import held_out
-from aligned.retrace import moments, retrace
+from aligned.report import measures
+from aligned.report.retrace import moments, retrace
 from aligned.store import runs
 from aligned.store.runs import Run
 from tests.conftest import SMALL

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aligned.rerun import NOTEBOOKS, parameters, preset
+from aligned.report.rerun import NOTEBOOKS, parameters, preset
 from tests.drawn import drawn
 from tests.folders import FAMILIES, make
 

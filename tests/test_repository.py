@@ -11,7 +11,7 @@ import nbformat
 import pytest
 import yaml
 
-from aligned import cost
+from aligned.report import cost
 
 ROOT = Path(__file__).parents[1]
 

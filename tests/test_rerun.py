@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from aligned.rerun import NOTEBOOKS, _from_command_line, checked, main, parameters, preset, preset_of, rerun
+from aligned.report.rerun import NOTEBOOKS, _from_command_line, checked, main, parameters, preset, preset_of, rerun
 
 FIGURE = NOTEBOOKS / "recovered_ce.ipynb"
 
@@ -105,7 +105,7 @@ def test_the_command_line(notebook: Path, tmp_path: Path, capsys: pytest.Capture
 )
 def test_the_command_line_says_what_is_wrong_in_one_line(arguments: list[str], says: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "aligned.rerun", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "aligned.report.rerun", *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
     assert says in done.stderr

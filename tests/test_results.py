@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import aligned
-from aligned import results
-from aligned.rerun import NOTEBOOKS, parameters, rerun
+from aligned.report import results
+from aligned.report.rerun import NOTEBOOKS, parameters, rerun
 from aligned.spec import RunSpec
 from aligned.store import runs
 from aligned.store.runs import Run

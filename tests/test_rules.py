@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from aligned.scorecard import CLAIMS
+from aligned.report.scorecard import CLAIMS
 from benchmarks.rules import RULES, simulate
 
 

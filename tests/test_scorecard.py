@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aligned import results, scorecard
 from aligned.evals.scr import ABLATED
-from aligned.measures import MEASURES
-from aligned.published import PLANS
-from aligned.rerun import NOTEBOOKS
+from aligned.report import results, scorecard
+from aligned.report.measures import MEASURES
+from aligned.report.published import PLANS
+from aligned.report.rerun import NOTEBOOKS
 from aligned.spec import RunSpec
 
 GAIN = 0.03  # of aligned SAEs, in whatever is measured

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from aligned.evals.codes import codes
-from aligned.intervals import interval
+from aligned.evals.intervals import interval
 from aligned.sae import SAE
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""From intervals to a verdict: what every rule of `aligned.claims` has in common.
+"""From intervals to a verdict: what every rule of `aligned.report.claims` has in common.
 
 A claim speaks of one case or of several (activations, widths). In each case a test looks at the effect's 95 % interval
 over seeds. Unless the claim's own rule says otherwise, what the claim says is *shown* where the interval lies above 0
@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from aligned.intervals import LEVEL, Interval
+from aligned.evals.intervals import LEVEL, Interval
 
 Verdict = Literal["holds", "holds in part", "does not hold", "undecided", "not testable here"]
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from aligned.alignment import CONSTRAINTS, Constraint, dot
-from aligned.plots import COLOURS
+from aligned.report.plots import COLOURS
 
 Point = tuple[float, float]
 Encoders = dict[Constraint, Float[Tensor, "1 2"] | None]

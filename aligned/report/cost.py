@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aligned.results import RESULTS
+from aligned.report.results import RESULTS
 from aligned.spec import RunSpec, kinds, variants
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def asked(p: Mapping[str, Any]) -> list[RunSpec]:
     """The SAEs that a figure's page asks for.
 
     Args:
-        p: the page's parameters, all of them (`aligned.rerun.parameters`, a preset's written over them).
+        p: the page's parameters, all of them (`aligned.report.rerun.parameters`, a preset's written over them).
     """
     spec = RunSpec(
         **{field.name: p[field.name] for field in fields(RunSpec) if field.name in p and field.name != "seed"}
@@ -130,7 +130,7 @@ def presets(record: dict[str, Any], names: list[str]) -> tuple[pd.DataFrame, pd.
     """`training` for every preset, all its pages together; and the hours for every page alone."""
     import pandas as pd
 
-    from aligned.rerun import NOTEBOOKS, parameters, preset
+    from aligned.report.rerun import NOTEBOOKS, parameters, preset
 
     pages = {page: parameters(page) for page in sorted(NOTEBOOKS.glob("*.ipynb"))}
     pages = {page: known for page, known in pages.items() if "use_published" in known}

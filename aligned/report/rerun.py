@@ -1,9 +1,9 @@
 """A strict front for papermill: run a figure's notebook with other parameters.
 
-    python -m aligned.rerun recovered_ce                                  # its parameters, with their defaults
-    python -m aligned.rerun recovered_ce -p constraint rescaled -o mine.ipynb
-    python -m aligned.rerun recovered_ce --preset smoke -o mine.ipynb
-    python -m aligned.rerun recovered_ce -p model gemma-3-270m -o mine.ipynb      # with that model's preset
+    python -m aligned.report.rerun recovered_ce                                  # its parameters, with their defaults
+    python -m aligned.report.rerun recovered_ce -p constraint rescaled -o mine.ipynb
+    python -m aligned.report.rerun recovered_ce --preset smoke -o mine.ipynb
+    python -m aligned.report.rerun recovered_ce -p model gemma-3-270m -o mine.ipynb      # with that model's preset
 
 Papermill itself only warns of a parameter that the notebook does not have, and checks no types; here both are errors,
 found before anything runs.
@@ -21,7 +21,7 @@ from typing import Any
 
 from aligned.files import write_text
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 Parameters = dict[str, Any]
 
 
@@ -180,7 +180,7 @@ def _from_command_line(text: str) -> Any:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        "python -m aligned.rerun", description="Run a figure's notebook with other parameters."
+        "python -m aligned.report.rerun", description="Run a figure's notebook with other parameters."
     )
     parser.add_argument("notebook", nargs="?", help="a name such as recovered_ce, or a path")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))

@@ -25,7 +25,7 @@ from aligned.evals.stability import max_cosine
 from aligned.language import text
 from aligned.language.held_out import HeldOut, held_out
 from aligned.language.labels import Windows, labelled_windows
-from aligned.retrace import moments, retrace
+from aligned.report.retrace import moments, retrace
 from aligned.sae import SAE
 from aligned.spec import RunSpec
 from aligned.store import runs
@@ -166,7 +166,7 @@ def stability(together: Together, tokens: int) -> Iterator[Row]:
 
 def convergence(together: Together, _: int) -> Iterator[Row]:
     """Of two seeds, along their training (`evals.stability.convergence`): lists over `moments`, numbers of steps, 0 and
-    the last among them. Each SAE is trained again for it (`aligned.retrace`), once for all its pairs; `same` and
+    the last among them. Each SAE is trained again for it (`aligned.report.retrace`), once for all its pairs; `same` and
     `other_same` are the mean cosines of what that gave with what is in the store."""
     for _, pairs_of in groupby(together, lambda pair: replace(pair[0].spec, seed=0)):
         known: dict[RunSpec, tuple[list[Rows], float]] = {}

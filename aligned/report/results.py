@@ -3,7 +3,7 @@
 `results/` holds the records of the published runs, one JSON object a line: spec, metrics, provenance. A figure that
 asks for specs which are all there is drawn in seconds, from them; what its parameters make missing is trained.
 
-    python -m aligned.results    # writes the records of every measured run in the store to results/
+    python -m aligned.report.results    # writes the records of every measured run in the store to results/
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from aligned import files
 from aligned.files import home
-from aligned.measures import MEASURES, Measure
-from aligned.published import PLANS, REAL, planned
+from aligned.report.measures import MEASURES, Measure
+from aligned.report.published import PLANS, REAL, planned
 from aligned.spec import RunSpec
 from aligned.store import runs
 from aligned.store.runs import Run
@@ -37,7 +37,7 @@ def records(
     """What was measured, with the fields of its spec: one row a run, or a pair of runs that differ in their seeds.
 
     A spec may stand for its run. Then its published record (`results/`) is used if there is one and `use_published`
-    allows it. A spec that belongs to the plan (`aligned.published`) and is not published yet is left out, so that a
+    allows it. A spec that belongs to the plan (`aligned.report.published`) and is not published yet is left out, so that a
     page never trains by surprise what the plan takes hours for. Every other spec is trained now, by a sweep that first
     prints the cost. Answers are kept in the runs' folders as they come.
 
@@ -46,7 +46,7 @@ def records(
         eval_tokens: of held-out text; for `scr` and `probing`, windows of held-out code to train probes on; `scores`
             and `convergence` need none.
         use_published: whether published records will do. False trains and measures all that the store does not have.
-        measure: one of `aligned.measures.MEASURES`; what its columns mean, its function there says. `stability` is of
+        measure: one of `aligned.report.measures.MEASURES`; what its columns mean, its function there says. `stability` is of
             every two seeds, `features` of each seed and the next: `seed` is the first one's, `other_seed` the second's.
 
     Returns:
@@ -98,7 +98,7 @@ class NothingPublished(ValueError):
 
 
 def of_parts(model: str, *parts: str, measure: str = "recovery") -> pd.DataFrame:
-    """The published records of some parts of a language model's plan (`aligned.published`), as far as they are there. A
+    """The published records of some parts of a language model's plan (`aligned.report.published`), as far as they are there. A
     part that the plan lacks is left out.
 
     Raises:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aligned.alignment import HARD
-from aligned.claims import at_equal_l0, by_l0
-from aligned.intervals import Interval, interval
+from aligned.evals.intervals import Interval, interval
+from aligned.report.claims import at_equal_l0, by_l0
 from aligned.training.train import SCORES
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 Arms are compared at equal L0, never at equal lambda or k: for each seed the metric of each arm is interpolated,
 linearly in log L0, onto one grid over the range of L0 that all arms and seeds cover.
 
-Each claim names the smallest effect of interest; what becomes of several cases, `aligned.rules` says.
+Each claim names the smallest effect of interest; what becomes of several cases, `aligned.report.rules` says.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, ParamSpec
 import numpy as np
 from jaxtyping import Float
 
-from aligned.intervals import LEVEL, Interval, interval, interval_of_pairs, interval_of_shares, normal_quantile
-from aligned.low_mode import low_mode
-from aligned.rules import AtMost, Case, Finding, Gain, Least, Loss, NoLoss, Test, decide
+from aligned.evals.intervals import LEVEL, Interval, interval, interval_of_pairs, interval_of_shares, normal_quantile
+from aligned.report.low_mode import low_mode
+from aligned.report.rules import AtMost, Case, Finding, Gain, Least, Loss, NoLoss, Test, decide
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -290,7 +290,7 @@ def _sample(records: pd.DataFrame, arms: Sequence[str]) -> str:
 def bimodal(scores: pd.DataFrame) -> Finding:
     """C1: the alignment scores of standard SAEs are bimodal, in every architecture.
 
-    Each architecture is a case. The effect is the share of features in a low mode (`aligned.low_mode`: those below a
+    Each architecture is a case. The effect is the share of features in a low mode (`aligned.report.low_mode`: those below a
     clear valley of the histogram of scores; 0 where there is one mode alone), averaged over sparsities for each seed,
     with an interval for shares near 0; the smallest of interest is 1 % of the features. Beside it stands the share of
     SAEs for which Hartigan's dip test rejects one peak at 5 %, with Wilson's interval. The verdict does not rest on it:
@@ -544,7 +544,7 @@ def holds_everywhere(records: pd.DataFrame, constraint: str = "projected") -> Fi
 def no_added_compute(costs: pd.DataFrame) -> Finding:
     """C10: alignment adds no compute.
 
-    The effect is the cost of a step (`aligned.cost.in_turns`, aligned over standard). A measured cost is never exactly
+    The effect is the cost of a step (`aligned.report.cost.in_turns`, aligned over standard). A measured cost is never exactly
     0, so 3 % of a step count as none; that was set when a first measurement had been seen. Each activation and shape is
     a case, of the shapes whose steps are long enough to be more than the start of single operations (d_sae of 16384 or
     more: M, L and XL): shown where the interval ends at 3 % or below, excluded where it lies above. The effect of the

@@ -1,9 +1,9 @@
 """The SAEs that the book's numbers rest on, and what is measured of them.
 
-    python -m aligned.published                      # trains and measures all that the store does not have yet: a night
-    python -m aligned.published topk scr             # parts of it, by name; several processes may share the work
-    python -m aligned.published gemma-3-270m         # those of another language model; parts of it may follow
-    python -m aligned.results                        # then writes their records to results/
+    python -m aligned.report.published                      # trains and measures all that the store does not have yet: a night
+    python -m aligned.report.published topk scr             # parts of it, by name; several processes may share the work
+    python -m aligned.report.published gemma-3-270m         # those of another language model; parts of it may follow
+    python -m aligned.report.results                        # then writes their records to results/
 
 The figures ask for these specs, and are drawn from their published records.
 """
@@ -152,7 +152,7 @@ def planned(measure: str, size: int) -> frozenset[RunSpec]:
 
 def main(names: list[str]) -> None:
     """Train and measure some parts, or all, of one language model's plan."""
-    from aligned.results import records
+    from aligned.report.results import records
 
     model, names = (names[0], names[1:]) if names and names[0] in PLANS else (EMBEDDED, names)
     parts = PLANS[model].parts

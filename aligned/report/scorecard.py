@@ -1,6 +1,6 @@
 """Every claim of the paper, its rule applied to the published records, and how often such a rule errs.
 
-python -m aligned.scorecard    # writes the verdicts of the published records into the README
+python -m aligned.report.scorecard    # writes the verdicts of the published records into the README
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from aligned import claims, cost, results
 from aligned.files import home, write_text
 from aligned.language.model import EMBEDDED
-from aligned.published import ARMS, PLANS
-from aligned.results import of_parts
-from aligned.rules import Finding, Outcome
+from aligned.report import claims, cost, results
+from aligned.report.published import ARMS, PLANS
+from aligned.report.results import of_parts
+from aligned.report.rules import Finding, Outcome
 from aligned.spec import grid
 
 if TYPE_CHECKING:
@@ -370,7 +370,7 @@ def _html(titles: Iterable[str], rows: Iterable[str]) -> str:
     )
 
 
-BEGIN, END = "<!-- verdicts: written by `python -m aligned.scorecard` -->\n", "<!-- end -->"
+BEGIN, END = "<!-- verdicts: written by `python -m aligned.report.scorecard` -->\n", "<!-- end -->"
 
 
 def in_readme(readme: str) -> str:
