@@ -20,9 +20,9 @@ class SAE(nn.Module):
     Args:
         d_in: width of the activations.
         d_sae: number of features.
-        activation: `relu`; `p_anneal`, a ReLU trained with another penalty (`aligned.training.penalty`); `topk` keeps the k
-            largest pre-activations of each token; `batchtopk` the k x batch largest of a batch in training, and those
-            over a learned threshold afterwards (arXiv 2412.06410).
+        activation: `relu`; `p_anneal`, a ReLU trained with another penalty (`aligned.training.penalty`); `topk` keeps
+            the k largest pre-activations of each token; `batchtopk` the k x batch largest of a batch in training, and
+            those over a learned threshold afterwards (arXiv 2412.06410).
         sparsity: k for `topk` and `batchtopk`; for the others the penalty's coefficient (used in training only).
         constraint: one of `aligned.alignment.CONSTRAINTS`.
         init: `unit`: tied rows of norm 1, no bias; `small`: tied rows of norm 0.1 and an encoder bias uniform in

@@ -3,9 +3,9 @@
     python -m benchmarks.residuals                  # the embedded model; and of those that `make real` installs
     python -m benchmarks.residuals gemma-3-270m     # one of them; the others' rows stay
 
-On held-out text, at the layer of the plan (`aligned.report.published`): the mean's share of the activations' square, with the
-outliers (norms above ten times the median) and without; gamma; and the share of features at random directions that
-arXiv 2605.31518 expects to be dead (`aligned.evals.onset`). Writes `results/residuals.json`.
+On held-out text, at the layer of the plan (`aligned.report.published`): the mean's share of the activations' square,
+with the outliers (norms above ten times the median) and without; gamma; and the share of features at random directions
+that arXiv 2605.31518 expects to be dead (`aligned.evals.onset`). Writes `results/residuals.json`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 Both choose the probes' epoch on the test windows, as SAEBench does. Differences come from the probes' random starts and
 orders alone, so they are set against the spread over those. With the same probes the scores are the same to rounding:
-`tests/test_scr.py` asserts that.
+`tests/evals/test_scr.py` asserts that.
 """
 
 from __future__ import annotations

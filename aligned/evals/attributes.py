@@ -1,7 +1,7 @@
 """Pairs of attributes for SCR: windows of held-out text in which two things may be, and may come together.
 
-An attribute is read off the labels that every token has (`aligned.language.labels`), so nobody is asked. Windows of one document
-fall on one side: training, validation or test.
+An attribute is read off the labels that every token has (`aligned.language.labels`), so nobody is asked. Windows of one
+document fall on one side: training, validation or test.
 """
 
 from __future__ import annotations

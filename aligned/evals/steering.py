@@ -40,16 +40,16 @@ def steering(
 
     While the model goes on from each prompt, strength x (the residual stream's root mean square norm) x d_i / |d_i| is
     added to the residual stream at all positions (the norm being that of tokens that are not special). What it writes
-    is labelled (`aligned.language.labels.lexical_words`), and the share of its characters that the feature's concept holds of is
-    compared with what the model writes from the same prompts, with the same random numbers, unsteered. p is that of a
-    one-sided permutation test over prompts, in which the two texts of a prompt change places.
+    is labelled (`aligned.language.labels.lexical_words`), and the share of its characters that the feature's concept
+    holds of is compared with what the model writes from the same prompts, with the same random numbers, unsteered. p is
+    that of a one-sided permutation test over prompts, in which the two texts of a prompt change places.
 
     Args:
         sae: for raw activations.
         model: the language model.
         features: which to steer with.
-        concepts: what each detects (of `aligned.evals.concepts`); of `aligned.language.labels.LEXICAL`, since what is written
-            need not parse.
+        concepts: what each detects (of `aligned.evals.concepts`); of `aligned.language.labels.LEXICAL`, since what is
+            written need not parse.
         prompts: token blocks, BOS first, all of one length.
         strength: how far to push, in norms of the residual stream.
         length: tokens to write.

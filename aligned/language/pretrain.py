@@ -313,8 +313,8 @@ code and of nothing else: its numbers are not Pythia's.
 | a smoothed bigram model, same tokens | {bigram_bits_per_byte:.3f} bits per byte |
 | `xz -9e`, same bytes in one stream | {xz_9e_bits_per_byte:.3f} bits per byte |
 
-`provenance.json` beside this page has the fingerprints of the text and the versions. `python -m aligned.language.pretrain`
-makes this folder again.
+`provenance.json` beside this page has the fingerprints of the text and the versions. `python -m
+aligned.language.pretrain` makes this folder again.
 
 ## Three completions, unedited
 

@@ -290,11 +290,11 @@ def _sample(records: pd.DataFrame, arms: Sequence[str]) -> str:
 def bimodal(scores: pd.DataFrame) -> Finding:
     """C1: the alignment scores of standard SAEs are bimodal, in every architecture.
 
-    Each architecture is a case. The effect is the share of features in a low mode (`aligned.report.low_mode`: those below a
-    clear valley of the histogram of scores; 0 where there is one mode alone), averaged over sparsities for each seed,
-    with an interval for shares near 0; the smallest of interest is 1 % of the features. Beside it stands the share of
-    SAEs for which Hartigan's dip test rejects one peak at 5 %, with Wilson's interval. The verdict does not rest on it:
-    what the test can see depends on the width.
+    Each architecture is a case. The effect is the share of features in a low mode (`aligned.report.low_mode`: those
+    below a clear valley of the histogram of scores; 0 where there is one mode alone), averaged over sparsities for each
+    seed, with an interval for shares near 0; the smallest of interest is 1 % of the features. Beside it stands the
+    share of SAEs for which Hartigan's dip test rejects one peak at 5 %, with Wilson's interval. The verdict does not
+    rest on it: what the test can see depends on the width.
 
     Args:
         scores: `aligned.records(..., measure="scores")`.
@@ -544,11 +544,11 @@ def holds_everywhere(records: pd.DataFrame, constraint: str = "projected") -> Fi
 def no_added_compute(costs: pd.DataFrame) -> Finding:
     """C10: alignment adds no compute.
 
-    The effect is the cost of a step (`aligned.report.cost.in_turns`, aligned over standard). A measured cost is never exactly
-    0, so 3 % of a step count as none; that was set when a first measurement had been seen. Each activation and shape is
-    a case, of the shapes whose steps are long enough to be more than the start of single operations (d_sae of 16384 or
-    more: M, L and XL): shown where the interval ends at 3 % or below, excluded where it lies above. The effect of the
-    finding is the largest cost. Where none of these shapes was measured, it is not testable here.
+    The effect is the cost of a step (`aligned.report.cost.in_turns`, aligned over standard). A measured cost is never
+    exactly 0, so 3 % of a step count as none; that was set when a first measurement had been seen. Each activation and
+    shape is a case, of the shapes whose steps are long enough to be more than the start of single operations (d_sae of
+    16384 or more: M, L and XL): shown where the interval ends at 3 % or below, excluded where it lies above. The effect
+    of the finding is the largest cost. Where none of these shapes was measured, it is not testable here.
     """
     large = costs[costs["shape"] != "S"]
     if large.empty:

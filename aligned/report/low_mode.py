@@ -23,8 +23,8 @@ def low_mode(histogram: Sequence[float]) -> float:
     thousand in a bin is not seen.
 
     Args:
-        histogram: shares in the bins of `aligned.training.train.SCORES`. Scores beyond its range count in the first and the last
-            bin, so that a pile there is no peak: it belongs to the mode beside it.
+        histogram: shares in the bins of `aligned.training.train.SCORES`. Scores beyond its range count in the first and
+            the last bin, so that a pile there is no peak: it belongs to the mode beside it.
     """
     bins, first, last = SCORES
     shares = np.asarray(histogram, dtype=float)

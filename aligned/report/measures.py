@@ -91,8 +91,8 @@ class Measure:
         if self.labelled and (others := {s.text for s in specs} - {text.INSTALLED}):
             raise ValueError(
                 f"this needs a text whose labels are known, {text.INSTALLED!r}, and text is "
-                f"{', '.join(sorted(others))}; with labels of your own (`aligned.language.labels`) call the measures in "
-                "`aligned.evals` yourself"
+                f"{', '.join(sorted(others))}; with labels of your own (`aligned.language.labels`) call the measures "
+                "in `aligned.evals` yourself"
             )
 
     def key(self, name: str, size: int, specs: tuple[RunSpec, ...]) -> str:

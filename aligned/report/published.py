@@ -1,9 +1,9 @@
 """The SAEs that the book's numbers rest on, and what is measured of them.
 
-    python -m aligned.report.published                      # trains and measures all that the store does not have yet: a night
-    python -m aligned.report.published topk scr             # parts of it, by name; several processes may share the work
-    python -m aligned.report.published gemma-3-270m         # those of another language model; parts of it may follow
-    python -m aligned.report.results                        # then writes their records to results/
+    python -m aligned.report.published                 # trains and measures what the store does not have yet: a night
+    python -m aligned.report.published topk scr        # parts of it, by name; several processes may share the work
+    python -m aligned.report.published gemma-3-270m    # those of another language model; parts of it may follow
+    python -m aligned.report.results                   # then writes their records to results/
 
 The figures ask for these specs, and are drawn from their published records.
 """

@@ -37,17 +37,18 @@ def records(
     """What was measured, with the fields of its spec: one row a run, or a pair of runs that differ in their seeds.
 
     A spec may stand for its run. Then its published record (`results/`) is used if there is one and `use_published`
-    allows it. A spec that belongs to the plan (`aligned.report.published`) and is not published yet is left out, so that a
-    page never trains by surprise what the plan takes hours for. Every other spec is trained now, by a sweep that first
-    prints the cost. Answers are kept in the runs' folders as they come.
+    allows it. A spec that belongs to the plan (`aligned.report.published`) and is not published yet is left out, so
+    that a page never trains by surprise what the plan takes hours for. Every other spec is trained now, by a sweep that
+    first prints the cost. Answers are kept in the runs' folders as they come.
 
     Args:
         asked: runs or specs.
         eval_tokens: of held-out text; for `scr` and `probing`, windows of held-out code to train probes on; `scores`
             and `convergence` need none.
         use_published: whether published records will do. False trains and measures all that the store does not have.
-        measure: one of `aligned.report.measures.MEASURES`; what its columns mean, its function there says. `stability` is of
-            every two seeds, `features` of each seed and the next: `seed` is the first one's, `other_seed` the second's.
+        measure: one of `aligned.report.measures.MEASURES`; what its columns mean, its function there says. `stability`
+            is of every two seeds, `features` of each seed and the next: `seed` is the first one's, `other_seed` the
+            second's.
 
     Returns:
         A table. Its `attrs` hold what each run was `made` by, with its spec and whether its record is `published`; what
@@ -98,8 +99,8 @@ class NothingPublished(ValueError):
 
 
 def of_parts(model: str, *parts: str, measure: str = "recovery") -> pd.DataFrame:
-    """The published records of some parts of a language model's plan (`aligned.report.published`), as far as they are there. A
-    part that the plan lacks is left out.
+    """The published records of some parts of a language model's plan (`aligned.report.published`), as far as they are
+    there. A part that the plan lacks is left out.
 
     Raises:
         NothingPublished: the plan has none of these parts, or none of their records is published yet.

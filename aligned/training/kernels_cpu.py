@@ -1,8 +1,8 @@
 """The step's inner loops on a CPU, compiled by Numba: one pass over memory where single operations would take ten.
 
 A row of a weight matrix stays in the nearest cache while all that is to be done with it is done. Every row is one
-thread's, so results do not depend on the number of threads. `aligned/training/kernels_cuda.py` holds the same functions for a
-GPU; `tests/test_kernels.py` compares both with plain dense ones.
+thread's, so results do not depend on the number of threads. `aligned/training/kernels_cuda.py` holds the same functions
+for a GPU; `tests/training/test_kernels.py` compares both with plain dense ones.
 """
 
 from __future__ import annotations

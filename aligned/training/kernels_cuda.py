@@ -1,4 +1,5 @@
-"""The step's inner loops on a GPU, in Triton: the same functions as `aligned/training/kernels_cpu.py`, one program a row.
+"""The step's inner loops on a GPU, in Triton: the same functions as `aligned/training/kernels_cpu.py`, one program a
+row.
 
 Sums run in a fixed order and nothing is added atomically, so that a run can be repeated bit for bit. Without a GPU the
 tests run these in Triton's interpreter.

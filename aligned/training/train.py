@@ -1,10 +1,10 @@
 """Training: the settings of the paper's stack (`dictionary_learning`'s demo), scaled to the token budget.
 
 Adam with a linear warm-up and a linear decay over the last fifth; squared error summed over d_in and averaged over the
-batch; for ReLU a sparsity penalty with a warm-up of its own (`aligned.training.penalty`); decoder rows of norm 1 (the gradient
-along a row is removed, the row is rescaled after the step). One product, x W_enc, is dense; it is in bf16 where the
-processor has units for that (`aligned.precision`). Weights are float32. Nothing here depends on the constraint but the
-few lines that say so.
+batch; for ReLU a sparsity penalty with a warm-up of its own (`aligned.training.penalty`); decoder rows of norm 1 (the
+gradient along a row is removed, the row is rescaled after the step). One product, x W_enc, is dense; it is in bf16
+where the processor has units for that (`aligned.precision`). Weights are float32. Nothing here depends on the
+constraint but the few lines that say so.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from aligned.store.runs import Run
 from aligned.store.sweeps import SweepError
 from tests.conftest import SMALL
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HEAD = """
 import aligned
 from tests.conftest import SMALL

@@ -16,7 +16,7 @@ import torch
 
 from aligned import files
 from aligned.training.train import train
-from tests.test_train import Synthetic, spec
+from tests.training.test_train import Synthetic, spec
 
 # A run of its own process: slow enough to be hit, with a checkpoint after every step.
 SCRIPT = """
@@ -24,7 +24,7 @@ import sys, time
 from pathlib import Path
 import torch
 from aligned.training.train import train
-from tests.test_train import Synthetic, spec
+from tests.training.test_train import Synthetic, spec
 torch.set_num_threads(1)
 def step(_):
     print("a step", flush=True)
@@ -39,7 +39,7 @@ def start(folder: Path, script: str = SCRIPT, changes: str = CHANGES) -> subproc
     folder.mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(
         [sys.executable, "-c", script.replace("{changes}", changes), str(folder)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
     )  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def test_kernels_give_the_same_bits_on_a_new_machine_and_later(tmp_path: Path) -
     script = """
 import hashlib, torch
 from aligned.training import kernels_cpu
-from tests.test_kernels import LENGTHS, ragged, random
+from tests.training.test_kernels import LENGTHS, ragged, random
 v, d, g_e, g_d, x = (random(40, 768, seed=i) for i in range(5))
 out = torch.zeros(40, 800)
 kernels_cpu.encoder(v, d, True, True, out)
@@ -153,7 +153,7 @@ print(hashlib.sha256(made.numpy().tobytes()).hexdigest())
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     sums = {
         subprocess.run(
-            [sys.executable, "-c", script], env=environment, cwd=Path(__file__).parents[1], capture_output=True,
+            [sys.executable, "-c", script], env=environment, cwd=Path(__file__).parents[2], capture_output=True,
             text=True, check=True,
         ).stdout
         for _ in range(2)
