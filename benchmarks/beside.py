@@ -1,7 +1,7 @@
 """How much of its speed a sweep keeps beside another process that is busy all the time.
 
-    python -m benchmarks.beside                           # a few minutes
-    OMP_WAIT_POLICY=active python -m benchmarks.beside    # the same with threads that spin while they wait
+    aligned bench beside                           # a few minutes
+    OMP_WAIT_POLICY=active aligned bench beside    # the same with threads that spin while they wait
 
 The same small sweep runs in turns alone and beside a process that does nothing but count. A store of its own, removed
 afterwards, holds the runs. On two cores a fair share is about three quarters of the speed.

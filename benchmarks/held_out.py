@@ -1,6 +1,6 @@
 """Is a quarter of the held-out text enough? The error of a difference between arms that comes from the text.
 
-    python -m benchmarks.held_out    # a few minutes, and the training of 12 SAEs if the store does not have them
+    aligned bench held_out    # a few minutes, and the training of 12 SAEs if the store does not have them
 
 CE recovered is measured on eight parts of 262,144 tokens. For each seed, aligned minus standard varies over the parts:
 that gives the standard error of the difference on all of them (paired, since both arms read the same tokens). It is

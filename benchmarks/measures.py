@@ -1,7 +1,7 @@
 """How long each measure takes: at (128, 2048) on a million tokens, and stability up to 65536 features.
 
-    python -m benchmarks.measures                    # all; a quarter of an hour on two cores
-    python -m benchmarks.measures --only concepts scr
+    aligned bench measures                    # all; a quarter of an hour on two cores
+    aligned bench measures --only concepts scr
 
 Each is measured in a process of its own, with its peak of memory. Activations and labels are random, with as many
 active features and concepts as real ones have; the matchings are also measured on two dictionaries that have half of

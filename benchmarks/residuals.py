@@ -1,7 +1,7 @@
 """What the activations of each language model are like, and how many features should die of it.
 
-    python -m benchmarks.residuals                  # the embedded model; and of those that `make real` installs
-    python -m benchmarks.residuals gemma-3-270m     # one of them; the others' rows stay
+    aligned bench residuals                  # the embedded model; and of those that `make real` installs
+    aligned bench residuals gemma-3-270m     # one of them; the others' rows stay
 
 On held-out text, at the layer of the plan (`aligned.report.published`): the mean's share of the activations' square,
 with the outliers (norms above ten times the median) and without; gamma; and the share of features at random directions

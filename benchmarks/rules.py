@@ -1,7 +1,7 @@
 """How often the rules of `aligned.report.claims` err: every rule on records simulated with a known effect.
 
-    python -m benchmarks.rules                    # all claims, 400 draws each; a few minutes
-    python -m benchmarks.rules --claims C2 C11    # these anew; the record's other rows stay
+    aligned bench rules                    # all claims, 400 draws each; a few minutes
+    aligned bench rules --claims C2 C11    # these anew; the record's other rows stay
 
 The effect is none, the smallest of interest, twice that, and the same as harm (-1), in every case of the claim; and,
 for claims of several cases, twice that in the first case alone ("first"). The spread between seeds has a standard
@@ -199,7 +199,7 @@ def simulate(names: list[str], draws: int, spreads: tuple[float, ...] = SPREADS)
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="python -m benchmarks.rules"
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="aligned bench rules"
     )
     parser.add_argument("--claims", nargs="+", choices=RULES, default=list(RULES), help="which, by their numbers")
     parser.add_argument("--draws", type=int, default=DRAWS, help=f"of each setting ({DRAWS})")

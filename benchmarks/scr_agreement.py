@@ -1,7 +1,7 @@
 """SCR beside SAEBench's, on the same activations and labels, each with probes of its own training.
 
-    python -m benchmarks.scr_agreement               # five pairs of attributes, five seeds; half an hour on two cores
-    python -m benchmarks.scr_agreement --pairs 4     # the last of them anew; the record's other rows stay
+    aligned bench scr_agreement               # five pairs of attributes, five seeds; half an hour on two cores
+    aligned bench scr_agreement --pairs 4     # the last of them anew; the record's other rows stay
 
 Both choose the probes' epoch on the test windows, as SAEBench does. Differences come from the probes' random starts and
 orders alone, so they are set against the spread over those. With the same probes the scores are the same to rounding:

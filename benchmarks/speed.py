@@ -1,7 +1,7 @@
 """Speed and memory of one training step, beside the peers' and beside the machine's own limit.
 
-    python -m benchmarks.speed                       # S, M and L (M, L and XL on a GPU), half an hour on two cores
-    python -m benchmarks.speed --shapes M --arms aligned standard
+    aligned bench speed                       # S, M and L (M, L and XL on a GPU), half an hour on two cores
+    aligned bench speed --shapes M --arms aligned standard
 
 Every arm is measured in a process of its own, so that its peak of memory is its own and none runs with what another
 has set. A step is the whole of it: forward, backward, optimizer, bookkeeping. The table is printed, and written as

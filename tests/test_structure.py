@@ -17,6 +17,8 @@ FLOORS = (
     ("interop", "training"),
     ("store", "evals"),
     ("report",),
+    ("cli",),
+    ("__main__",),
 )
 FLOOR = {part: number for number, row in enumerate(FLOORS) for part in row}
 

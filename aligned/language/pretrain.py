@@ -1,4 +1,4 @@
-"""How the embedded language model was trained: `python -m aligned.language.pretrain` does it again.
+"""How the embedded language model was trained: `aligned pretrain` does it again.
 
 A GPT-NeoX of Pythia-14M's shape (d_model 128, 6 layers, 4 heads; Biderman et al., arXiv 2304.01373) with a vocabulary
 of its own, trained on the Python sources of the packages that this environment pins. The result is an ordinary Hugging
@@ -8,7 +8,6 @@ units for it (`aligned.precision`), weights in float32.
 
 from __future__ import annotations
 
-import argparse
 import json
 import lzma
 import math
@@ -338,20 +337,14 @@ def write_card(folder: Path, facts: dict[str, Any]) -> None:
     files.write_text(folder / "README.md", CARD.format(**values))
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        "python -m aligned.language.pretrain", description="Train the embedded language model."
-    )
-    parser.add_argument("--out", type=Path, default=EMBEDDED, help="the Hugging Face folder to write (%(default)s)")
-    parser.add_argument(
-        "--work", type=Path, default=Path("runs/pretrain"), help="where checkpoints stand (%(default)s)"
-    )
-    for name, value in asdict(Pretraining()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help="(%(default)s)")
-    options = vars(parser.parse_args(arguments))
-    out, work = options.pop("out"), options.pop("work")
-    spec = Pretraining(**options)
+def pretrain(spec: Pretraining, out: Path, work: Path) -> None:
+    """Train the embedded language model, from its text to its card. One that was stopped goes on where it was.
 
+    Args:
+        spec: all that decides it.
+        out: the Hugging Face folder to write.
+        work: where the tokenizer and the checkpoints stand.
+    """
     docs = text.installed_python("train")
     work.mkdir(parents=True, exist_ok=True)
     if (work / "tokenizer.json").exists():
@@ -387,7 +380,3 @@ def main(arguments: list[str] | None = None) -> None:
     files.write_json(out / "provenance.json", facts)
     write_card(out, facts)
     print(json.dumps({k: facts[k] for k in ("bits_per_byte", "bigram_bits_per_byte", "xz_9e_bits_per_byte")}, indent=2))
-
-
-if __name__ == "__main__":
-    main()

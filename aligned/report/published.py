@@ -1,16 +1,16 @@
 """The SAEs that the book's numbers rest on, and what is measured of them.
 
-    python -m aligned.report.published                 # trains and measures what the store does not have yet: a night
-    python -m aligned.report.published topk scr        # parts of it, by name; several processes may share the work
-    python -m aligned.report.published gemma-3-270m    # those of another language model; parts of it may follow
-    python -m aligned.report.results                   # then writes their records to results/
+    aligned publish --train                 # trains and measures what the store does not have yet: a night
+    aligned publish --train topk scr        # parts of it, by name; several processes may share the work
+    aligned publish --train gemma-3-270m    # those of another language model; parts of it may follow
+    aligned publish                         # only writes the records of the store to results/
 
 The figures ask for these specs, and are drawn from their published records.
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -150,22 +150,25 @@ def planned(measure: str, size: int) -> frozenset[RunSpec]:
     return frozenset(spec for part in parts if (measure, size) in part.measures for spec in part.specs)
 
 
-def main(names: list[str]) -> None:
-    """Train and measure some parts, or all, of one language model's plan."""
+def train(names: Sequence[str]) -> Iterator[str]:
+    """Train and measure what the store does not have yet. Says, after each measure, what was measured.
+
+    Args:
+        names: of a language model, by default the embedded one; then of parts of its plan, by default all.
+
+    Raises:
+        ValueError: no such part; names those that there are.
+    """
     from aligned.report.results import records
 
     model, names = (names[0], names[1:]) if names and names[0] in PLANS else (EMBEDDED, names)
     parts = PLANS[model].parts
     if unknown := set(names) - set(parts):
-        sys.exit(
-            f"error: {model} has no part {', '.join(sorted(unknown))}; it has {', '.join(parts)} (and there are plans "
-            f"of {', '.join(PLANS)}: the model's name comes first)"
+        raise ValueError(
+            f"the plan of {model} has no part {', '.join(sorted(unknown))}; it has {', '.join(parts)} (and there are "
+            f"plans of {', '.join(PLANS)}: the model's name comes first)"
         )
     for name in names or parts:
         for measure, size in parts[name].measures:
             records(parts[name].specs, size, use_published=False, measure=measure)
-            print(f"{name}: {measure} of {len(parts[name].specs)} SAEs", flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+            yield f"{name}: {measure} of {len(parts[name].specs)} SAEs"

@@ -1,9 +1,9 @@
 """A strict front for papermill: run a figure's notebook with other parameters.
 
-    python -m aligned.report.rerun recovered_ce                                  # its parameters, with their defaults
-    python -m aligned.report.rerun recovered_ce -p constraint rescaled -o mine.ipynb
-    python -m aligned.report.rerun recovered_ce --preset smoke -o mine.ipynb
-    python -m aligned.report.rerun recovered_ce -p model gemma-3-270m -o mine.ipynb      # with that model's preset
+    aligned rerun recovered_ce                                      # its parameters, with their defaults
+    aligned rerun recovered_ce -p constraint rescaled -o mine.ipynb
+    aligned rerun recovered_ce --preset smoke -o mine.ipynb
+    aligned rerun recovered_ce -p model gemma-3-270m -o mine.ipynb  # with that model's preset
 
 Papermill itself only warns of a parameter that the notebook does not have, and checks no types; here both are errors,
 found before anything runs.
@@ -11,9 +11,7 @@ found before anything runs.
 
 from __future__ import annotations
 
-import argparse
 import ast
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +20,7 @@ from typing import Any
 from aligned.files import write_text
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+QUIET = ["--IPKernelApp.log_level=ERROR"]  # else every kernel warns of its own transport
 Parameters = dict[str, Any]
 
 
@@ -67,6 +66,27 @@ def preset_of(model: str, notebook: Path) -> str:
     return next((name for name in there if preset(name, notebook).get("model") == model), "")
 
 
+def chosen(name: str, given: Mapping[str, Any], by: str = "") -> dict[Path, Parameters]:
+    """Notebooks, each with the parameters that it will get, checked before anything runs.
+
+    Args:
+        name: of one of `NOTEBOOKS`, or the path of any; "" for all of them.
+        given: parameters, which go before a preset's.
+        by: the preset's name; "" for that of the model.
+
+    Raises:
+        FileNotFoundError: no such notebook, or no such preset.
+        ValueError, TypeError: see `checked`.
+    """
+    place = Path(name) if name.endswith(".ipynb") else NOTEBOOKS / f"{name}.ipynb"
+    work = {}
+    for notebook in [place] if name else sorted(NOTEBOOKS.glob("*.ipynb")):
+        preset_name = by or preset_of(str(given.get("model", "")), notebook)
+        work[notebook] = {**(preset(preset_name, notebook) if preset_name else {}), **given}
+        checked(notebook, work[notebook])
+    return work
+
+
 def checked(notebook: Path, given: Mapping[str, Any]) -> Parameters:
     """The parameters as the notebook will get them.
 
@@ -80,7 +100,7 @@ def checked(notebook: Path, given: Mapping[str, Any]) -> Parameters:
             f"{notebook.stem} has no parameter {', '.join(map(repr, unknown))}; it has "
             + ", ".join(f"{name} ({_kind(value)}, {value!r})" for name, value in known.items())
         )
-    return {name: _as(name, value, known[name]) for name, value in given.items()}
+    return {name: typed(name, value, known[name]) for name, value in given.items()}
 
 
 def rerun(notebook: Path, out: Path, given: Mapping[str, Any]) -> Path:
@@ -100,7 +120,9 @@ def rerun(notebook: Path, out: Path, given: Mapping[str, Any]) -> Path:
     with TemporaryDirectory(dir=out.parent, prefix=".running-") as place:  # not where it would be taken for a page
         beside = Path(place) / out.name
         try:
-            papermill.execute_notebook(str(notebook), str(beside), given, kernel_name="python3", progress_bar=False)
+            papermill.execute_notebook(
+                str(notebook), str(beside), given, kernel_name="python3", progress_bar=False, extra_arguments=QUIET
+            )
         except PapermillExecutionError as error:
             failed = out.parent / "failed" / out.name
             failed.parent.mkdir(exist_ok=True)
@@ -153,10 +175,10 @@ def _kind(value: Any) -> str:
     return f"list of {_kind(value[0])}" if isinstance(value, list) and value else type(value).__name__
 
 
-def _as(name: str, value: Any, like: Any) -> Any:
+def typed(name: str, value: Any, like: Any) -> Any:
     """`value` if it is of the type of `like`; an int will do for a float."""
     if isinstance(like, list) and isinstance(value, list):
-        return [_as(f"{name}[{i}]", v, like[0]) for i, v in enumerate(value)] if like else value
+        return [typed(f"{name}[{i}]", v, like[0]) for i, v in enumerate(value)] if like else value
     if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not type(like):
@@ -164,8 +186,8 @@ def _as(name: str, value: Any, like: Any) -> Any:
     return value
 
 
-def _from_command_line(text: str) -> Any:
-    """3, 1e-4, [1, 2] as Python has them; true, words and lists of words as YAML."""
+def written(text: str) -> Any:
+    """What was written on the command line: 3, 1e-4, [1, 2] as in Python; true, words and lists of words as YAML."""
     import yaml
 
     try:
@@ -176,51 +198,3 @@ def _from_command_line(text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        "python -m aligned.report.rerun", description="Run a figure's notebook with other parameters."
-    )
-    parser.add_argument("notebook", nargs="?", help="a name such as recovered_ce, or a path")
-    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    parser.add_argument("--preset", help="a file of notebooks/presets; by default that of the model")
-    parser.add_argument("-o", "--out", type=Path, help="the notebook to write; with --all a folder")
-    parser.add_argument("--figure", metavar="NAME", help="write this figure of the executed notebook to --out, as SVG")
-    parser.add_argument("--all", action="store_true", help="every notebook, into the folder --out")
-    options = parser.parse_args(arguments)
-    if not options.all and not options.notebook:
-        parser.error("name a notebook, or give --all")
-    if (options.all or options.figure) and not options.out:
-        parser.error("--all and --figure write files: say where with --out")
-    try:
-        if options.all:
-            chosen = sorted(NOTEBOOKS.glob("*.ipynb"))
-        else:
-            named = Path(options.notebook)
-            chosen = [named if named.suffix == ".ipynb" else NOTEBOOKS / f"{options.notebook}.ipynb"]
-        given = {name: _from_command_line(value) for name, value in options.parameter}
-        named_by = [options.preset or preset_of(str(given.get("model", "")), nb) for nb in chosen]
-        work = [(nb, {**(preset(name, nb) if name else {}), **given}) for nb, name in zip(chosen, named_by)]
-        if options.figure:
-            print(f"written to {figure(chosen[0], options.figure, options.out)}")
-            return
-        for notebook, values in work:
-            checked(notebook, values)
-        if options.out is None:
-            for name, value in parameters(chosen[0]).items():
-                print(f"  {name} = {value!r}")
-            return
-        for number, (notebook, values) in enumerate(work, 1):
-            out = options.out / notebook.name if options.all else options.out
-            of = f" ({number} of {len(work)})" if options.all else ""
-            print(f"{notebook.stem}{of}: {values or 'as it stands'}", flush=True)
-            print(f"  written to {rerun(notebook, out, values)}", flush=True)
-    except (FileNotFoundError, ValueError, TypeError, RuntimeError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; what was trained is kept, and the same command goes on from there")
-
-
-if __name__ == "__main__":
-    main()

@@ -3,7 +3,7 @@
 `results/` holds the records of the published runs, one JSON object a line: spec, metrics, provenance. A figure that
 asks for specs which are all there is drawn in seconds, from them; what its parameters make missing is trained.
 
-    python -m aligned.report.results    # writes the records of every measured run in the store to results/
+    aligned publish    # writes the records of every measured run in the store to results/
 """
 
 from __future__ import annotations
@@ -250,7 +250,7 @@ def _check_weights(together: list[tuple[Run, ...]]) -> None:
         if runs.language_model(run.spec.model).fingerprint != run.provenance["model_fingerprint"]:
             raise ValueError(
                 f"{run.spec.name} was trained on other weights than {run.spec.model} has now: "
-                f"`python -m aligned.store.runs remove {run.spec.name}`, and it is trained again"
+                f"`aligned runs remove {run.spec.name}`, and it is trained again"
             )
 
 
@@ -349,7 +349,3 @@ def _made(tables: Iterable[pd.DataFrame]) -> dict[RunSpec, dict[str, Any]]:
 
 def _all(values: Iterable[Any]) -> str:
     return ", ".join(map(str, sorted(set(values))))
-
-
-if __name__ == "__main__":
-    print(f"{publish()} records in {RESULTS}")

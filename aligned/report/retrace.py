@@ -62,8 +62,6 @@ def retrace(run: Run) -> tuple[list[Rows], float]:
         now = {**provenance(), "activation_scale": pool.scale, "text_fingerprint": pool.text_fingerprint}
         other = [name for name in (*MAKERS, "activation_scale", "text_fingerprint") if made[name] != now[name]]
         if not other:
-            raise RuntimeError(
-                f"{said}, though all that made it is the same; `python -m aligned.store.runs remove {spec.name}`"
-            )
+            raise RuntimeError(f"{said}, though all that made it is the same; `aligned runs remove {spec.name}`")
         warnings.warn(f"{said}; other than then: {', '.join(other)}", stacklevel=2)
     return found, same

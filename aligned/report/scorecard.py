@@ -1,7 +1,4 @@
-"""Every claim of the paper, its rule applied to the published records, and how often such a rule errs.
-
-python -m aligned.report.scorecard    # writes the verdicts of the published records into the README
-"""
+"""Every claim of the paper, its rule applied to the published records, and how often such a rule errs."""
 
 from __future__ import annotations
 
@@ -12,7 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from aligned.files import home, write_text
+from aligned import files
+from aligned.files import home
 from aligned.language.model import EMBEDDED
 from aligned.report import claims, cost, results
 from aligned.report.published import ARMS, PLANS
@@ -176,6 +174,8 @@ def setting(model: str = EMBEDDED) -> str:
     """What is published of a language model, and how much of what is planned, in a line."""
     plan, there = PLANS[model], set(results.published())
     there &= set(plan.specs)
+    if not there:
+        return f"None of the {len(plan.specs)} SAEs that are planned for {model} is published yet."
     tokens = " to ".join(f"{size:,}" for size in sorted({plan.quick, plan.recovery}))
     return (
         f"{results.shown(there)}; measured on {tokens} held-out tokens. "
@@ -338,7 +338,7 @@ def errors() -> str:
     """
     place = results.RESULTS / "rules.json"
     if not place.is_file():
-        raise FileNotFoundError(f"there is no {place}; `python -m benchmarks.rules` makes it")
+        raise FileNotFoundError(f"there is no {place}; `aligned bench rules` makes it")
     record = json.loads(place.read_text())
     rows = []
     for name in CLAIMS:
@@ -370,7 +370,7 @@ def _html(titles: Iterable[str], rows: Iterable[str]) -> str:
     )
 
 
-BEGIN, END = "<!-- verdicts: written by `python -m aligned.report.scorecard` -->\n", "<!-- end -->"
+BEGIN, END = "<!-- verdicts: written by `aligned publish` -->\n", "<!-- end -->"
 
 
 def in_readme(readme: str) -> str:
@@ -397,6 +397,7 @@ def in_readme(readme: str) -> str:
     return f"{before}{mark}{told}\n\n{table}\n\n{settings}\n{end}{after}"
 
 
-if __name__ == "__main__":
+def write_in_readme() -> None:
+    """Write the verdicts of the published records into the README of this checkout."""
     place = home() / "README.md"
-    write_text(place, in_readme(place.read_text()))
+    files.write_text(place, in_readme(place.read_text()))

@@ -8,16 +8,13 @@ It is made beside and moved into place, so that a folder that is there is whole;
 Any number of processes may share a store: a spec is trained under a lock, which the system takes from an owner that
 dies, and its checkpoint lets the next one go on.
 
-    python -m aligned.store.runs list | show NAME ... | verify [NAME ...] | remove NAME ...
+    aligned runs list | show NAME... | verify [NAME]... | remove NAME...
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import shutil
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -332,69 +329,22 @@ def _scores(sae: SAE) -> dict[str, float]:
     return {"score_mean": a.mean().item(), "score_min": a.min().item(), "score_max": a.max().item()}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """`python -m aligned.store.runs`: what is in the store, and whether it is whole."""
-    parser = argparse.ArgumentParser(
-        prog="python -m aligned.store.runs", description=f"The runs in the store, {store()}."
+def known(folder: Path) -> str:
+    """All that is known of a run, as indented JSON."""
+    return json.dumps({file.stem: _json(file) for file in sorted(folder.glob("*.json"))}, indent=2)
+
+
+def line(folder: Path) -> str:
+    """A run's name, size, date and last metrics, in one line."""
+    size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
+    date = datetime.fromtimestamp(folder.stat().st_mtime)
+    start = f"{folder.name:64s} {size:8.1f} MB  {date:%Y-%m-%d %H:%M}"
+    try:
+        run = Run(spec_of(folder), folder)
+        measured = [m for name, m in run.metrics.items() if name.startswith("recovery")]
+    except Damaged as error:
+        return f"{start}  {error}"
+    last = "".join(
+        f"L0 {m['l0']:.1f}, CE recovered {m['ce_recovered']:.3f}, alive {m['alive']:.1%}" for m in measured[-1:]
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="every run: its size, age and metrics")
-    for name, what in (
-        ("show", "all that is known of some runs"),
-        ("verify", "compare runs (all, if none is named) with their checksums"),
-        ("remove", "delete runs"),
-    ):
-        commands.add_parser(name, help=what).add_argument("runs", nargs="*" if name == "verify" else "+")
-    options = parser.parse_args(arguments)
-    there = folders()
-    if not store().exists():
-        print(f"there is no store at {store()} yet; ALIGNED_STORE names another")
-    if options.command == "list":
-        return _list(there)
-    names = {f.name: f for f in there}
-    if unknown := set(options.runs) - set(names):
-        parser.error(
-            f"no run {', '.join(sorted(unknown))} in {store()}; `python -m aligned.store.runs list` names them"
-        )
-    chosen = [names[n] for n in options.runs] or there
-    if options.command == "show":
-        for folder in chosen:
-            print(json.dumps({f.stem: _json(f) for f in sorted(folder.glob("*.json"))}, indent=2))
-    elif options.command == "remove":
-        for folder in chosen:
-            shutil.rmtree(folder)
-            print(f"removed {folder.name}")
-    else:
-        bad = 0
-        for folder in chosen:
-            try:
-                check(folder)
-            except Damaged as error:
-                bad += 1
-                print(f"damaged: {error}")
-        print(f"{len(chosen) - bad} of {len(chosen)} runs are whole")
-        return int(bad > 0)
-    return 0
-
-
-def _list(there: list[Path]) -> int:
-    print(f"{len(there)} runs in {store()}")
-    for folder in there:
-        size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
-        date = datetime.fromtimestamp(folder.stat().st_mtime)
-        try:
-            run = Run(spec_of(folder), folder)
-            known = [m for name, m in run.metrics.items() if name.startswith("recovery")]
-        except Damaged as error:
-            print(f"{folder.name:64s} {size:8.1f} MB  {date:%Y-%m-%d %H:%M}  {error}")
-            continue
-        last = "".join(
-            f"L0 {m['l0']:.1f}, CE recovered {m['ce_recovered']:.3f}, alive {m['alive']:.1%}" for m in known[-1:]
-        )
-        tokens = run.spec.tokens / 1e6
-        print(f"{folder.name:64s} {size:8.1f} MB  {date:%Y-%m-%d %H:%M}  {tokens:7.1f}M tokens  {last}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return f"{start}  {run.spec.tokens / 1e6:7.1f}M tokens  {last}"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from aligned.report.rerun import NOTEBOOKS, _from_command_line, checked, main, parameters, preset, preset_of, rerun
+from aligned.report.rerun import NOTEBOOKS, checked, parameters, preset, preset_of, rerun, written
 
 FIGURE = NOTEBOOKS / "recovered_ce.ipynb"
 
@@ -73,46 +72,6 @@ def test_a_failed_run_keeps_what_it_got_to_and_spoils_nothing(notebook: Path, tm
     assert (tmp_path / "failed" / "out.ipynb").exists()
 
 
-def test_the_command_line(notebook: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(
-        [
-            str(notebook),
-            "-p",
-            "width",
-            "8",
-            "-p",
-            "rate",
-            "1e-3",
-            "-p",
-            "seeds",
-            "[3, 4]",
-            "-o",
-            str(tmp_path / "o.ipynb"),
-        ]
-    )
-    assert nbformat.read(tmp_path / "o.ipynb", 4).cells[-1].outputs[0].text == "0.008 [3, 4] a\n"
-    main([str(notebook)])
-    assert "width = 3" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["recovered_ce", "-p", "widht", "5"], "no parameter 'widht'"),
-        (["recovered_xe"], "no notebook"),
-        (["recovered_ce", "--preset", "huge"], "no preset 'huge'; there are gemma-2-2b, gemma-3-270m, laptop"),
-    ],
-)
-def test_the_command_line_says_what_is_wrong_in_one_line(arguments: list[str], says: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "aligned.report.rerun", *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert says in done.stderr
-    assert done.stderr.startswith("error: ")
-    assert "Traceback" not in done.stderr
-
-
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -126,16 +85,7 @@ def test_the_command_line_says_what_is_wrong_in_one_line(arguments: list[str], s
     ],
 )
 def test_values_on_the_command_line(text: str, value: object) -> None:
-    assert _from_command_line(text) == value
-
-
-@pytest.mark.parametrize(
-    "arguments", [["--all", "--preset", "smoke"], ["recovered_ce", "--figure", "fig-recovered-ce"]]
-)
-def test_what_writes_files_asks_where_to(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(arguments)
-    assert "say where with --out" in capsys.readouterr().err
+    assert written(text) == value
 
 
 def test_an_unknown_notebook_is_answered_with_those_that_there_are() -> None:

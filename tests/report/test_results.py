@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import aligned
+from aligned.cli import main
 from aligned.report import results
 from aligned.report.rerun import NOTEBOOKS, parameters, rerun
 from aligned.spec import RunSpec
@@ -28,7 +29,7 @@ def published(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> l
     specs = aligned.grid(SMALL, constraint=["none", "projected"])
     aligned.records(specs, EVAL)
     assert results.publish() == 2
-    assert runs.main(["remove", *(spec.name for spec in specs)]) == 0
+    assert main(["runs", "remove", *(spec.name for spec in specs)]) == 0
     return specs
 
 

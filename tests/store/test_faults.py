@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import aligned
+from aligned.cli import main
 from aligned.store import runs
 from tests.conftest import SMALL
 
@@ -50,13 +51,13 @@ def test_a_damaged_run_is_set_aside_and_trained_again(place: Path, damage, name:
         again = aligned.run(SMALL)
     assert torch.equal(again.sae.W_enc, weights)
     assert len(list((place / "damaged").iterdir())) == 1
-    assert runs.main(["verify"]) == 0
+    assert main(["runs", "verify"]) == 0
 
 
 def test_verify_names_what_is_damaged(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = aligned.run(SMALL)
     flip(run.path / "sae_weights.safetensors")
-    assert runs.main(["verify", SMALL.name]) == 1
+    assert main(["runs", "verify", SMALL.name]) == 1
     assert "sae_weights.safetensors is not what was written" in capsys.readouterr().out
 
 

@@ -17,6 +17,7 @@ import torch
 from joblib import effective_n_jobs
 
 import aligned
+from aligned.cli import main
 from aligned.store import runs
 from aligned.store.runs import Run
 from aligned.store.sweeps import SweepError
@@ -89,7 +90,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def complete(place: Path) -> None:
     assert whole(place) == 20
-    assert runs.main(["verify"]) == 0
+    assert main(["runs", "verify"]) == 0
     assert not list((place / "training").iterdir())
 
 

@@ -1,0 +1,3 @@
+from aligned.cli import run
+
+run()

@@ -1,0 +1,230 @@
+"""The command line: `aligned rerun | runs | publish | bench | pretrain | models`. `python -m aligned` is the same.
+
+A command ends with 0 if all went well, with 1 if something failed, and with 2 if it was not understood.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from click.exceptions import NoArgsIsHelpError as NoArgsIsHelp
+
+FAILED, USAGE = 1, 2
+Pairs = tuple[tuple[str, str], ...]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def aligned() -> None:
+    """Aligned training of sparse autoencoders (arXiv 2605.18629)."""
+
+
+@aligned.command()
+@click.argument("notebook", default="", metavar="[NOTEBOOK]")
+@click.option("-p", "--parameter", nargs=2, multiple=True, metavar="NAME VALUE", help="as often as you like")
+@click.option("--preset", default="", help="a file of notebooks/presets; by default that of the model")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="the notebook to write; with --all a folder")
+@click.option(
+    "--figure", default="", metavar="NAME", help="write this figure of the executed notebook to --out, as SVG"
+)
+@click.option("--all", "every", is_flag=True, help="every notebook, into the folder --out")
+def rerun(notebook: str, parameter: Pairs, preset: str, out: Path | None, figure: str, every: bool) -> None:
+    """Run a figure's notebook with other parameters.
+
+    NOTEBOOK is a name such as recovered_ce, or a path. Without --out its parameters are listed.
+    """
+    from aligned.report.rerun import chosen, parameters, written
+    from aligned.report.rerun import figure as figure_of
+    from aligned.report.rerun import rerun as execute
+
+    if every == bool(notebook):
+        raise click.UsageError("name one notebook, or give --all")
+    if (every or figure) and not out:
+        raise click.UsageError("--all and --figure write files: say where with --out")
+    work = chosen(notebook, {name: written(value) for name, value in parameter}, preset)
+    if figure and out:
+        print(f"written to {figure_of(next(iter(work)), figure, out)}")
+    elif out is None:
+        for name, value in parameters(next(iter(work))).items():
+            print(f"  {name} = {value!r}")
+    else:
+        for number, (page, values) in enumerate(work.items(), 1):
+            of = f" ({number} of {len(work)})" if every else ""
+            print(f"{page.stem}{of}: {values or 'as it stands'}", flush=True)
+            print(f"  written to {execute(page, out / page.name if every else out, values)}", flush=True)
+
+
+def _named(names: tuple[str, ...]) -> list[Path]:
+    """The folders of some runs; of all, if none is named."""
+    from aligned.files import store
+    from aligned.store.runs import folders
+
+    if not store().exists():
+        print(f"there is no store at {store()} yet; ALIGNED_STORE names another")
+    there = {folder.name: folder for folder in folders()}
+    if unknown := sorted(set(names) - set(there)):
+        raise click.UsageError(f"no run {', '.join(unknown)} in {store()}; `aligned runs list` names them")
+    return [there[name] for name in names] or list(there.values())
+
+
+@aligned.group()
+def runs() -> None:
+    """The runs in the store, and whether they are whole."""
+
+
+@runs.command("list")
+def list_runs() -> None:
+    """Every run: its size, age and metrics."""
+    from aligned.files import store
+    from aligned.store.runs import line
+
+    folders = _named(())
+    print(f"{len(folders)} runs in {store()}")
+    for folder in folders:
+        print(line(folder))
+
+
+@runs.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+def show(names: tuple[str, ...]) -> None:
+    """All that is known of some runs, as JSON."""
+    from aligned.store.runs import known
+
+    for folder in _named(names):
+        print(known(folder))
+
+
+@runs.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+def verify(names: tuple[str, ...]) -> None:
+    """Compare runs (all, if none is named) with their checksums."""
+    from aligned.store.runs import Damaged, check
+
+    folders, bad = _named(names), 0
+    for folder in folders:
+        try:
+            check(folder)
+        except Damaged as error:
+            bad += 1
+            print(f"damaged: {error}")
+    print(f"{len(folders) - bad} of {len(folders)} runs are whole")
+    click.get_current_context().exit(FAILED if bad else 0)
+
+
+@runs.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+def remove(names: tuple[str, ...]) -> None:
+    """Delete runs."""
+    import shutil
+
+    for folder in _named(names):
+        shutil.rmtree(folder)
+        print(f"removed {folder.name}")
+
+
+@aligned.command()
+@click.argument("names", nargs=-1, metavar="[MODEL] [PART]...")
+@click.option("--train", is_flag=True, help="first train and measure what the store does not have: a night for all")
+def publish(names: tuple[str, ...], train: bool) -> None:
+    """Write the store's records to results/, and verdicts into the README.
+
+    What is published is planned in aligned/report/published.py; with --train, MODEL and PART say which part of the
+    plan. Several processes may share the training.
+    """
+    from aligned.report import published, results, scorecard
+
+    if names and not train:
+        raise click.UsageError(f"{' '.join(names)} says what to train: give --train too")
+    if train:
+        for said in published.train(names):
+            print(said, flush=True)
+    print(f"{results.publish()} records in {results.RESULTS}")
+    scorecard.write_in_readme()
+
+
+@aligned.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("name", default="speed")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def bench(name: str, arguments: tuple[str, ...]) -> None:
+    """Run a benchmark of this checkout.
+
+    NAME is a file of benchmarks/, speed by default; what follows are its own arguments.
+    """
+    from aligned.files import home
+
+    there = sorted(place.stem for place in (home() / "benchmarks").glob("*.py") if place.stem != "__init__")
+    if name not in there:
+        raise click.UsageError(f"no benchmark {name!r} in {home()}; there are {', '.join(there) or 'none'}")
+    sys.path.insert(0, str(home()))
+    sys.argv = [name, *arguments]
+    runpy.run_module(f"benchmarks.{name}", run_name="__main__")
+
+
+@aligned.command()
+@click.option("--out", type=click.Path(path_type=Path), help="the folder to write; by default the one in use")
+@click.option("--work", type=click.Path(path_type=Path), default=Path("runs/pretrain"), help="where checkpoints stand")
+@click.option("-p", "--parameter", nargs=2, multiple=True, metavar="NAME VALUE", help="as often as you like")
+def pretrain(out: Path | None, work: Path, parameter: Pairs) -> None:
+    """Train the embedded language model again: hours on two cores."""
+    from aligned.language import pretrain as training
+    from aligned.report.rerun import typed, written
+
+    known = asdict(training.Pretraining())
+    if unknown := sorted({name for name, _ in parameter} - set(known)):
+        raise click.UsageError(f"no parameter {', '.join(unknown)}; there are {', '.join(known)}")
+    given = {name: typed(name, written(value), known[name]) for name, value in parameter}
+    training.pretrain(training.Pretraining(**given), out or training.EMBEDDED, work)
+
+
+@aligned.command()
+@click.option("--wheels", is_flag=True, help="only what pip installs for the real ones")
+def models(wheels: bool) -> None:
+    """The language models that have a name here.
+
+    Says whether they are installed, and how much of them is published.
+    """
+    from importlib.util import find_spec
+
+    from aligned.language.wheels import MODELS, READER
+
+    if wheels:
+        print(READER, *(pin for of in MODELS.values() for pin in of.pins))
+        return
+    from aligned.report import scorecard
+    from aligned.report.published import PLANS
+
+    for name in PLANS:
+        of = MODELS.get(name)
+        there = of is None or all(find_spec(package) for package, _ in of.parts)
+        print(f"{name}: {'installed' if there else '`make real` installs it'}. {of.about if of else ''}".rstrip())
+        print(f"  {scorecard.setting(name)}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command. Returns its exit code.
+
+    Args:
+        arguments: by default those of the process.
+    """
+    try:
+        return aligned(arguments, prog_name="aligned", standalone_mode=False) or 0
+    except (click.Abort, KeyboardInterrupt):
+        print("stopped; what was trained is kept, and the same command goes on from there", file=sys.stderr)
+        return FAILED
+    except NoArgsIsHelp as asked:
+        print(asked.format_message())
+        return USAGE
+    except click.ClickException as error:
+        print(f"error: {error.format_message()}", file=sys.stderr)
+        return USAGE
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+
+
+def run() -> None:
+    """What the program `aligned` does."""
+    sys.exit(main())

