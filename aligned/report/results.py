@@ -107,19 +107,29 @@ def of_parts(model: str, *parts: str, measure: str = "recovery") -> pd.DataFrame
     """
     there = [PLANS[model].parts[part] for part in parts if part in PLANS[model].parts]
     if not there:
-        raise NothingPublished(f"no SAE of the kind that the claim speaks of is planned for {model}")
+        raise NothingPublished(f"no SAE of this kind is planned for {model}")
     (size,) = {dict(part.measures)[measure] for part in there}
     return drawn(dict.fromkeys(spec for part in there for spec in part.specs), size, measure)
 
 
 def facets(
-    activations: Iterable[str], measure: str = "recovery", models: Iterable[str] = REAL
+    activations: Iterable[str], measure: str = "recovery", models: Iterable[str] = REAL, part: str = ""
 ) -> dict[tuple[str, str], pd.DataFrame]:
-    """`of_parts` for each activation and language model, under the two names. What is not published yet is left out."""
+    """The published records of each activation and language model, under the two names. What is not published yet is
+    left out.
+
+    Args:
+        activations: which.
+        measure: as `records` takes it.
+        models: which, of `aligned.report.published.PLANS`.
+        part: of the plan; by default the one that has the activation's name.
+    """
     found = {}
     for activation, model in product(activations, models):
         with suppress(NothingPublished):
-            found[activation, model] = of_parts(model, activation, measure=measure)
+            rows = of_parts(model, part or activation, measure=measure)
+            if len(rows := rows[rows.activation == activation]):
+                found[activation, model] = rows
     return found
 
 

@@ -193,7 +193,7 @@ def start_matters(model: str = EMBEDDED) -> str:
     except ValueError as error:
         return f"What the start does can't be said yet: {error}."
     return (
-        "What ReLU SAEs show depends on the start. The claims are judged with the small start of the paper's stack "
+        "What ReLU SAEs show may depend on their start. The claims are judged with the small one of the paper's stack "
         f"(rows of norm 0.1). Where both arms start from rows of norm 1, on {model}, aligned minus standard is "
         f"{recovered} in CE recovered and {alive} in the share of alive features."
     )
