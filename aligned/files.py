@@ -43,6 +43,7 @@ def in_one_move(path: Path) -> Iterator[Path]:
         yield beside
         if beside.is_file():
             beside.chmod(0o666 & ~_umask())  # safetensors' own would keep others from reading a shared store
+        _to_disk(beside)
         os.replace(beside, path)
     except (OSError, SafetensorError) as error:
         beside.unlink(missing_ok=True)
@@ -57,6 +58,14 @@ def in_one_move(path: Path) -> Iterator[Path]:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file, or all files of a folder, are on the disk: what is moved into place survives a power cut."""
+    for file in [path] if path.is_file() else path.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
 
 
 def _umask() -> int:

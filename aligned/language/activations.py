@@ -73,8 +73,8 @@ class Pool:
         self.model_fingerprint: str = self.facts["model_fingerprint"]
         self.text_fingerprint: str = self.facts["text_fingerprint"]
         self.n, self.d_in = self.facts["shape"]
-        data = torch.from_file(
-            str(folder / "activations.bf16"), shared=True, size=self.n * self.d_in, dtype=torch.bfloat16
+        data = torch.from_file(  # not shared: the file is opened to read, and nothing can be written to it
+            str(folder / "activations.bf16"), shared=False, size=self.n * self.d_in, dtype=torch.bfloat16
         )
         self.rows = data.view(self.n, self.d_in)
         self.kept: Int[Tensor, " n"] | None = None  # which rows; all by default

@@ -76,6 +76,7 @@ class Measure:
         groups: from specs to those that one answer is about.
         labelled: whether the text must be one whose labels are known.
         least: the smallest size with which it can be asked.
+        version: of what it measures. One that is raised is measured again; older answers stay in the records.
     """
 
     of: Callable[[Together, int], Iterator[Row]]
@@ -83,6 +84,7 @@ class Measure:
     groups: Callable[[list[RunSpec]], list[tuple[RunSpec, ...]]] = alone
     labelled: bool = False
     least: int = 1
+    version: int = 1
 
     def check(self, specs: list[RunSpec], size: int) -> None:
         """Raise a `ValueError` now for what could not be measured after long training."""
@@ -98,7 +100,8 @@ class Measure:
     def key(self, name: str, size: int, specs: tuple[RunSpec, ...]) -> str:
         """Under what the answer stands in the first run's `metrics.json`."""
         other = "".join(f" with seed {spec.seed}" for spec in specs[1:])
-        return f"{name}{other}" + (f", {size} {self.unit}" if self.unit else "")
+        version = f", version {self.version}" if self.version > 1 else ""
+        return f"{name}{other}{version}" + (f", {size} {self.unit}" if self.unit else "")
 
 
 def recovery(together: Together, tokens: int) -> Iterator[Row]:

@@ -63,6 +63,14 @@ def test_an_epoch_uses_every_activation_once_and_the_next_another_order(pool: Po
     assert torch.allclose(a, b)
 
 
+def test_nothing_can_be_written_to_a_pool(pool: Pool) -> None:
+    file = pool.folder / "activations.bf16"
+    before = file.read_bytes()
+    other = Pool(pool.folder)
+    other.rows[0] = 0
+    assert file.read_bytes() == before
+
+
 def test_a_pool_is_found_again(
     model: LanguageModel, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

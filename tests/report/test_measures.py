@@ -70,6 +70,16 @@ def test_convergence_trains_each_sae_again_once_and_ends_where_stability_is_meas
         assert row.own_start[-1] < 0.999
 
 
+def test_a_measure_that_was_changed_is_measured_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = aligned.records([aligned.run(SMALL)], 1024)
+    raised = replace(measures.MEASURES["recovery"], version=2, of=lambda runs, _: ({"l0": -1.0} for _ in runs))
+    monkeypatch.setitem(measures.MEASURES, "recovery", raised)
+    assert before.l0[0] > 0
+    assert aligned.records([aligned.run(SMALL)], 1024).l0[0] == -1
+    of_both = [key for key in aligned.run(SMALL).metrics if key.startswith("recovery") and ", 1024 " in key]
+    assert sorted("version 2" in key for key in of_both) == [False, True]
+
+
 def test_what_is_trained_again_is_the_run(place: Path) -> None:
     run = aligned.run(replace(SMALL, center=True))
     decoders, same = retrace(run)

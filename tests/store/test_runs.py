@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import aligned
+from aligned.cli import main
 from aligned.language.activations import Pool
 from aligned.spec import RunSpec, grid, kinds
 from aligned.store import runs
@@ -105,6 +107,31 @@ def test_training_goes_over_distinct_tokens_again_and_leaves_outliers_out(place:
     assert raw.rows.shape[0] == 1024
     assert raw.without_outliers(1.2).n < 1024
     assert run.provenance["activation_scale"] == raw.without_outliers(1.2).scale
+
+
+@pytest.mark.parametrize(
+    ("fields", "digits"),
+    [
+        ({}, "110bf09d476c"),
+        ({"activation": "relu", "sparsity": 0.1, "constraint": "none", "init": "small", "seed": 1}, "54003c2a87ff"),
+        ({"model": "gemma-3-270m", "layer": 9, "d_sae": 4096, "outliers": 10.0, "distinct": 1_000_000}, "cd0c4cc457af"),
+        ({"activation": "batchtopk", "constraint": "soft", "soft": 2.0, "center": True}, "70c7e5e1a1be"),
+    ],
+)
+def test_stored_runs_keep_their_names(fields: dict[str, object], digits: str) -> None:
+    assert RunSpec(**fields).hash == digits  # type: ignore[arg-type]
+
+
+def test_a_newer_versions_run_is_listed_and_left_alone(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = aligned.run(SMALL).path
+    spec = json.loads((folder / "spec.json").read_text()) | {"of_tomorrow": 1}
+    (folder / "spec.json").write_text(json.dumps(spec))
+    capsys.readouterr()
+    assert main(["runs", "list"]) == 0
+    said = capsys.readouterr().out
+    assert SMALL.name in said
+    assert "is no spec of this version" in said
+    assert folder.exists()
 
 
 def test_equal_specs_have_equal_names_and_others_do_not() -> None:
