@@ -5,20 +5,25 @@
 
 On held-out text, at the layer of the plan (`aligned.report.published`): the mean's share of the activations' square,
 with the outliers (norms above ten times the median) and without; gamma; and the share of features at random directions
-that arXiv 2605.31518 expects to be dead (`aligned.evals.onset`). Writes `results/residuals.json`.
+that arXiv 2605.31518 expects to be dead (`aligned.evals.onset`). And how many tokens a second the model reads, up to that
+layer, as a pool is made (run it on a quiet machine). Writes `results/residuals.json`.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from aligned.evals.onset import expected_dead, gamma, mean_share
 from aligned.files import write_json
 from aligned.language.activations import OUTLIER
+from aligned.language.model import LanguageModel
+from aligned.precision import autocast, precision
 from aligned.provenance import commit, device
 from aligned.report.published import PLANS
 from aligned.report.results import RESULTS
@@ -27,6 +32,16 @@ from aligned.store import runs
 PLACE = RESULTS / "residuals.json"
 TOKENS = 16_384
 K = 16
+TIMED = 16  # blocks
+
+
+def tokens_per_second(lm: LanguageModel, layer: int, blocks: Tensor) -> float:
+    with autocast(lm.device):
+        lm.residual(blocks[:8], layer)  # the first blocks also warm up
+        started = time.perf_counter()
+        for part in blocks[:TIMED].split(8):
+            lm.residual(part, layer).cpu()
+    return blocks[:TIMED].numel() / (time.perf_counter() - started)
 
 
 def measured(model: str) -> dict[str, Any]:
@@ -53,6 +68,9 @@ def measured(model: str) -> dict[str, Any]:
         "expected_dead_relu": expected_dead(of, spec.d_sae, n=len(x)),
         "expected_dead_topk": expected_dead(of, spec.d_sae, K, n=len(x)),
         "k": K,
+        "tokens_per_second": round(tokens_per_second(lm, spec.layer, blocks)),
+        "precision": precision(lm.device),
+        "threads": torch.get_num_threads(),
         "commit": commit(),
         "device": device(),
     }

@@ -9,13 +9,19 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aligned.report.results import RESULTS
+from aligned.report.results import RESULTS, published
 from aligned.spec import RunSpec, kinds, variants
 
 if TYPE_CHECKING:
     import pandas as pd
 
-D_IN = {"embedded": 128, "EleutherAI/pythia-160m": 768, "google/gemma-2-2b": 2304}  # so that no model is loaded
+D_IN = {  # of those that a preset names, so that no model is loaded
+    "embedded": 128,
+    "smollm2-135m": 576,
+    "gemma-3-270m": 640,
+    "EleutherAI/pythia-160m": 768,
+    "google/gemma-2-2b": 2304,
+}
 
 
 def record(name: str) -> dict[str, Any]:
@@ -68,6 +74,38 @@ def in_turns(record: dict[str, Any], other: str) -> pd.DataFrame:
             median = statistics.median(ratios)
             found.append((row["shape"], row["activation"], median, low, high, len(ratios)))
     return pd.DataFrame(found, columns=["shape", "activation", "cost", "low", "high", "pairs"])
+
+
+def taken() -> pd.DataFrame:
+    """What the training of the published SAEs took, by their own records: a row a language model, activation, budget of
+    tokens and precision, with seconds of one SAE (median, least and most). They ran beside other work, and on several
+    machines, so that the least is the nearest to what a quiet one takes."""
+    import pandas as pd
+
+    rows = [
+        {
+            "model": spec.model,
+            "activation": spec.activation,
+            "width": spec.d_sae,
+            "M tokens": round(spec.tokens / 1e6),
+            "precision": made["provenance"].get("precision", "bf16"),  # the only one before records said which
+            "seconds": made["provenance"]["seconds"],
+        }
+        for spec, made in published().items()
+    ]
+    table = pd.DataFrame(rows)
+    by = [column for column in table if column != "seconds"]
+    return table.groupby(by).seconds.agg(SAEs="count", median="median", least="min", most="max").round()
+
+
+def reading() -> pd.DataFrame:
+    """How fast each language model's activations are collected, by the record of `benchmarks/residuals.py`."""
+    import pandas as pd
+
+    rows = pd.DataFrame(record("residuals")["rows"]).dropna(subset="tokens_per_second")
+    rows["minutes a million tokens"] = (1e6 / rows.tokens_per_second / 60).round(1)
+    columns = ["layer", "tokens_per_second", "minutes a million tokens", "precision", "threads", "device"]
+    return rows.set_index("model")[columns]
 
 
 def asked(p: Mapping[str, Any]) -> list[RunSpec]:

@@ -8,6 +8,7 @@ import pytest
 from aligned.report import cost
 from aligned.report.published import PLANS
 from aligned.report.rerun import NOTEBOOKS, parameters, preset, rerun
+from aligned.report.results import published
 from aligned.spec import RunSpec
 
 
@@ -27,6 +28,12 @@ def test_the_pages_ask_for_what_is_published(model: str) -> None:
     given = {page: parameters(page) | (preset(model, page) if model != "embedded" else {}) for page in pages}
     asked = {spec for p in given.values() for spec in cost.asked(p)}
     assert asked == set(PLANS[model].specs)
+
+
+def test_what_was_taken_counts_every_published_sae_once() -> None:
+    table = cost.taken()
+    assert table.SAEs.sum() == len(published())
+    assert ((table.least <= table["median"]) & (table["median"] <= table.most)).all()
 
 
 def test_cost_of_presets_is_that_of_their_steps() -> None:
