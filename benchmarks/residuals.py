@@ -5,8 +5,8 @@
 
 On held-out text, at the layer of the plan (`aligned.report.published`): the mean's share of the activations' square,
 with the outliers (norms above ten times the median) and without; gamma; and the share of features at random directions
-that arXiv 2605.31518 expects to be dead (`aligned.evals.onset`). And how many tokens a second the model reads, up to that
-layer, as a pool is made (run it on a quiet machine). Writes `results/residuals.json`.
+that arXiv 2605.31518 expects to be dead (`aligned.evals.onset`). And how many tokens the model reads in a second, up to
+that layer, as for a pool (run it on a quiet machine). Writes `results/residuals.json`.
 """
 
 from __future__ import annotations

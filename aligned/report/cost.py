@@ -102,10 +102,10 @@ def reading() -> pd.DataFrame:
     """How fast each language model's activations are collected, by the record of `benchmarks/residuals.py`."""
     import pandas as pd
 
-    rows = pd.DataFrame(record("residuals")["rows"]).dropna(subset="tokens_per_second")
-    rows["minutes a million tokens"] = (1e6 / rows.tokens_per_second / 60).round(1)
-    columns = ["layer", "tokens_per_second", "minutes a million tokens", "precision", "threads", "device"]
-    return rows.set_index("model")[columns]
+    columns = ["layer", "tokens_per_second", "precision", "threads", "device"]
+    rows = pd.DataFrame(record("residuals")["rows"]).set_index("model").reindex(columns=columns).dropna()
+    rows.insert(2, "minutes a million tokens", (1e6 / rows.tokens_per_second.astype(float) / 60).round(1))
+    return rows
 
 
 def asked(p: Mapping[str, Any]) -> list[RunSpec]:
