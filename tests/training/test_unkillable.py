@@ -76,7 +76,7 @@ def test_a_kill_in_the_middle_of_writing_a_checkpoint(tmp_path: Path, uninterrup
     """The half-written file stays beside the whole one, is never read, and is gone at the next start."""
     dies = SCRIPT.replace(
         "def step",
-        "import os, signal\nfrom aligned import checkpoint\nwritten = 0\n"
+        "import os, signal\nfrom aligned import files\nwritten = 0\n"
         "def half(tensors, place, facts):\n"
         "    global written\n    written += 1\n    save_file(tensors, place, facts)\n"
         "    if written == 30:\n"
