@@ -20,6 +20,7 @@ setup: $(BIN)/.ready  ## the environment in .venv, with pinned versions
 $(BIN)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is older than 3.11; give another: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "setting up .venv: about 4 GB, some minutes; pip says nothing meanwhile"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --no-deps $(TORCH) $(TORCH_INDEX)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[text,book,interop,ray,dask,test]'

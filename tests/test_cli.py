@@ -38,6 +38,8 @@ def test_a_notebook_with_other_parameters(notebook: Path, tmp_path: Path, capsys
     ("arguments", "code", "says"),
     [
         (["rerun", "recovered_ce", "-p", "widht", "5"], 1, "no parameter 'widht'"),
+        (["rerun", "recovered_ce", "-p", "eval_token", "5"], 1, "(is it eval_tokens?); it has model, layer"),
+        (["rerun", "recovered_ce", "-p", "model", "pythia-160m"], 1, "give --preset pythia-160m"),
         (["rerun", "recovered_xe"], 1, "no notebook"),
         (["rerun", "recovered_ce", "--preset", "huge"], 1, "no preset 'huge'; there are gemma-2-2b, gemma-3-270m"),
         (["rerun", "--all", "--preset", "smoke"], 2, "say where with --out"),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -76,12 +77,15 @@ def chosen(name: str, given: Mapping[str, Any], by: str = "") -> dict[Path, Para
 
     Raises:
         FileNotFoundError: no such notebook, or no such preset.
-        ValueError, TypeError: see `checked`.
+        ValueError, TypeError: see `checked`; and where a preset's name was given as the model's.
     """
+    model = str(given.get("model", ""))
+    if (NOTEBOOKS / "presets" / f"{model}.yml").exists() and not preset_of(model, NOTEBOOKS / "bimodality.ipynb"):
+        raise ValueError(f"{model} is the name of a preset, not of a language model: give --preset {model}")
     place = Path(name) if name.endswith(".ipynb") else NOTEBOOKS / f"{name}.ipynb"
     work = {}
     for notebook in [place] if name else sorted(NOTEBOOKS.glob("*.ipynb")):
-        preset_name = by or preset_of(str(given.get("model", "")), notebook)
+        preset_name = by or preset_of(model, notebook)
         work[notebook] = {**(preset(preset_name, notebook) if preset_name else {}), **given}
         checked(notebook, work[notebook])
     return work
@@ -96,9 +100,11 @@ def checked(notebook: Path, given: Mapping[str, Any]) -> Parameters:
     """
     known = parameters(notebook)
     if unknown := [name for name in given if name not in known]:
+        near = [name for word in unknown for name in get_close_matches(word, known, 1)]
         raise ValueError(
-            f"{notebook.stem} has no parameter {', '.join(map(repr, unknown))}; it has "
-            + ", ".join(f"{name} ({_kind(value)}, {value!r})" for name, value in known.items())
+            f"{notebook.stem} has no parameter {', '.join(map(repr, unknown))}"
+            + (f" (is it {' or '.join(near)}?)" if near else "")
+            + f"; it has {', '.join(known)}"
         )
     return {name: typed(name, value, known[name]) for name, value in given.items()}
 

@@ -113,7 +113,7 @@ def test_the_same_spec_gives_the_same_weights_and_another_seed_others(tmp_path: 
 def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_saved(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match=f"step 70 of {spec().name}"):
         train(spec(), Synthetic(poison=70), tmp_path, save_every=0)
-    _, meta = training.checkpoint.load(tmp_path / "checkpoint.safetensors")
+    _, meta = training.files.load(tmp_path / "checkpoint.safetensors")
     assert meta["step"] == 70
 
 
