@@ -98,7 +98,7 @@ def _real(
     penalties: tuple[float, ...],
     lr: float,
     rates: tuple[float, ...],
-    earlier: float | None = None,
+    earlier: float,
 ) -> Plan:
     """What is published of a real model: fewer SAEs, of fewer tokens, since all of it costs more.
 
@@ -130,16 +130,15 @@ def _real(
         "unit": Part(_of("relu", init="unit", **few), grid),
         "controls": Part(_of("topk", "relu", constraints=(*ARMS, "tied"), **few), grid),
         "scr": Part(_of("topk", "relu", **few), (("scr", windows), ("probing", windows))),
+        "earlier": Part(_of("topk", "relu", lr=earlier, **whole), (("recovery", recovery),)),  # some of them
     }
-    if earlier:  # some of them
-        parts["earlier"] = Part(_of("topk", "relu", lr=earlier, **whole), (("recovery", recovery),))
     return Plan(parts, recovery, recovery)
 
 
 PLANS = {
     EMBEDDED: Plan(PARTS, RECOVERY, READ),
     "gemma-3-270m": _real("gemma-3-270m", 9, (0.003, 0.01, 0.03), 1e-3, (3e-4, 1e-3, 3e-3), 3e-3),
-    "smollm2-135m": _real("smollm2-135m", 12, (0.03, 0.06, 0.1), 1e-3, (3e-4, 1e-3, 3e-3)),
+    "smollm2-135m": _real("smollm2-135m", 12, (0.03, 0.06, 0.1), 3e-3, (3e-4, 1e-3, 3e-3), 1e-3),
 }
 REAL = tuple(model for model in PLANS if model != EMBEDDED)
 
