@@ -61,7 +61,8 @@ class SAE(nn.Module):
         # Of batchtopk; below 0 until training has set it. A JumpReLU SAE from elsewhere is relu with one a feature.
         self.register_buffer("threshold", torch.tensor(-1.0))
         if constraint == "householder":
-            self.free = nn.Parameter(householder_free(rows / rows.square().sum(1, keepdim=True), rows))
+            free = householder_free(rows / rows.square().sum(1, keepdim=True), rows)
+            self.free = nn.Parameter(free.contiguous())  # a view would be stepped wrongly: see `training.fused`
         elif constraint != "tied":
             self.free = nn.Parameter(projected(rows, rows) if constraint == "post_step" else rows.clone())
         else:

@@ -31,7 +31,7 @@ import pandas as pd
 from aligned.files import write_json
 from aligned.report import claims, cost
 from aligned.report.rules import Finding
-from aligned.training.train import SCORES
+from aligned.training.loop import SCORES
 
 RESULT = Path(__file__).parents[1] / "results" / "rules.json"
 EFFECTS: tuple[float | str, ...] = (0, 1, 2, -1, "first")  # in units of the smallest effect of interest

@@ -72,7 +72,7 @@ def ours(activation: str, d_in: int, d_sae: int, arm: str, x: Tensor) -> Step:
     from aligned.sae import SAE
     from aligned.spec import RunSpec
     from aligned.training import kernels_cpu
-    from aligned.training.train import Trainer
+    from aligned.training.fused import Trainer
 
     kernels_cpu.keep_freed_memory()
     sparsity, constraint = (1e-3 if activation == "relu" else K), ("none" if arm == "standard" else "projected")

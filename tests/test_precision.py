@@ -14,7 +14,7 @@ from aligned.precision import autocast, dtype, precision
 from aligned.provenance import provenance
 from aligned.sae import SAE
 from aligned.spec import RunSpec
-from aligned.training.train import Trainer
+from aligned.training.fused import Trainer
 
 ROOT = Path(__file__).parents[1]
 DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}

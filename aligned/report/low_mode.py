@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aligned.training.train import SCORES
+from aligned.training.loop import SCORES
 
 LOW = 0.75  # a low mode ends below this score; the ideal is 1
 CLEAR = 0.5  # a valley is at most this high, measured by the lower one of the two peaks beside it
@@ -23,7 +23,7 @@ def low_mode(histogram: Sequence[float]) -> float:
     thousand in a bin is not seen.
 
     Args:
-        histogram: shares in the bins of `aligned.training.train.SCORES`. Scores beyond its range count in the first and
+        histogram: shares in the bins of `aligned.training.loop.SCORES`. Scores beyond its range count in the first and
             the last bin, so that a pile there is no peak: it belongs to the mode beside it.
     """
     bins, first, last = SCORES

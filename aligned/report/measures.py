@@ -30,7 +30,7 @@ from aligned.sae import SAE
 from aligned.spec import RunSpec
 from aligned.store import runs
 from aligned.store.runs import Run
-from aligned.training.train import SCORES
+from aligned.training.loop import SCORES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,7 +119,7 @@ def recovery(together: Together, tokens: int) -> Iterator[Row]:
 def scores(together: Together, _: int) -> Iterator[Row]:
     """The shape of the alignment scores (`evals.modes`), the share of features whose score is still within `STAYED` of
     where it started (`at_start`), their `histogram` (shares, in the bins of
-    `aligned.training.train.SCORES`), and the training log: `log_tokens`, `log_dead` and `log_scores` (counts)."""
+    `aligned.training.loop.SCORES`), and the training log: `log_tokens`, `log_dead` and `log_scores` (counts)."""
     bins, low, high = SCORES
     for (run,) in together:
         a = alignment_score(run.sae).detach()

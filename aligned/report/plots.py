@@ -11,7 +11,7 @@ import numpy as np
 from aligned.alignment import HARD
 from aligned.evals.intervals import Interval, interval
 from aligned.report.claims import at_equal_l0, by_l0
-from aligned.training.train import SCORES
+from aligned.training.loop import SCORES
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,7 @@ from aligned.language.activations import Activations, Centred
 from aligned.provenance import provenance
 from aligned.store import runs
 from aligned.store.runs import Run
-from aligned.training.train import Trainer
+from aligned.training.fused import Trainer
 
 MOMENTS = 8
 MAKERS = ("commit", "device", "threads", "versions")  # of provenance: with others than these the bits may differ

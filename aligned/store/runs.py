@@ -38,7 +38,7 @@ from aligned.language.model import LanguageModel
 from aligned.provenance import provenance
 from aligned.sae import SAE
 from aligned.spec import RunSpec
-from aligned.training.train import train
+from aligned.training.loop import train
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +83,7 @@ class Run:
 
     @property
     def log(self) -> pd.DataFrame:
-        """The training log, a row every fiftieth of the steps; its columns are `aligned.training.train.COLUMNS`."""
+        """The training log, a row every fiftieth of the steps; its columns are `aligned.training.loop.COLUMNS`."""
         import pandas as pd
 
         return pd.read_csv(self.path / "log.csv")

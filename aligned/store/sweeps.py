@@ -22,7 +22,7 @@ from aligned.language.activations import Pool, Raw
 from aligned.spec import RunSpec
 from aligned.store import runs
 from aligned.store.runs import Run
-from aligned.training.train import Trainer
+from aligned.training.fused import Trainer
 
 Engine = Literal["loky", "dask", "ray"]
 DEATHS = 5  # rounds in which workers may die before a sweep gives up

@@ -54,7 +54,7 @@ class Penalty:
         total = _total(_power(f, p)) / batch
         gradient = scale / batch if p == 1 else scale * (p / batch) * _power(f, p - 1)
         if following is not None:
-            now = torch.stack([total, _total(_power(f, following)) / batch])
+            now = torch.stack([total, _total(_power(f, following)) / batch]).detach()
             self.recent[step % MEMORY] = now
             if step in self.changes:
                 now, then = self.recent.nanmean(0)

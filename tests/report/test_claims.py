@@ -29,7 +29,7 @@ from aligned.report.claims import (
 )
 from aligned.report.low_mode import low_mode
 from aligned.report.rules import Case, Least, decide
-from aligned.training.train import SCORES
+from aligned.training.loop import SCORES
 
 
 def records(gain: float, noise: float = 0.0, seeds: int = 3, shift: float = 1.3) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from aligned.alignment import Constraint, projected
 from aligned.sae import SAE, Activation
 from aligned.spec import RunSpec
 from aligned.training import kernels_cpu
-from aligned.training.train import Trainer
+from aligned.training.fused import Trainer
 
 
 def triton_interpreted() -> ModuleType:
@@ -137,7 +137,7 @@ def test_a_run_with_the_gpus_loops_is_a_run_with_the_cpus(
         return trainer.sae
 
     ours = run()
-    monkeypatch.setattr("aligned.training.train.kernels", lambda _: Mixed())
+    monkeypatch.setattr("aligned.training.fused.kernels", lambda _: Mixed())
     monkeypatch.setattr("aligned.training.sparse.kernels", lambda _: Mixed())
     for name, value in run().state_dict().items():
         assert torch.allclose(value, ours.state_dict()[name], atol=1e-5), name

@@ -10,7 +10,7 @@ from aligned import alignment
 from aligned.sae import SAE, keep_topk
 from aligned.spec import RunSpec
 from aligned.training import sparse
-from aligned.training.train import Trainer
+from aligned.training.fused import Trainer
 from tests.plain import keep_batch_topk
 
 
@@ -93,7 +93,7 @@ def test_gradients_by_hand_are_autograds(
     trainer = Trainer(sae, spec, bf16=False)
     trainer.step = 10_000  # past the warm-up
     seen: dict[str, Tensor] = {}
-    monkeypatch.setattr("aligned.training.train.DENSE", -1 if dense_products else 1)
+    monkeypatch.setattr("aligned.training.fused.DENSE", -1 if dense_products else 1)
     monkeypatch.setattr(
         trainer.optimizer, "step", lambda: seen.update({n: p.grad.clone() for n, p in sae.named_parameters()})
     )

@@ -15,16 +15,16 @@ import pytest
 import torch
 
 from aligned import files
-from aligned.training.train import train
-from tests.training.test_train import Synthetic, spec
+from aligned.training.loop import train
+from tests.training.test_training import Synthetic, spec
 
 # A run of its own process: slow enough to be hit, with a checkpoint after every step.
 SCRIPT = """
 import sys, time
 from pathlib import Path
 import torch
-from aligned.training.train import train
-from tests.training.test_train import Synthetic, spec
+from aligned.training.loop import train
+from tests.training.test_training import Synthetic, spec
 torch.set_num_threads(1)
 def step(_):
     print("a step", flush=True)

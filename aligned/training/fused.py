@@ -1,49 +1,41 @@
-"""Training: the settings of the paper's stack (`dictionary_learning`'s demo), scaled to the token budget.
+"""A training step by hand, several times as fast as autograd's.
 
-Adam with a linear warm-up and a linear decay over the last fifth; squared error summed over d_in and averaged over the
-batch; for ReLU a sparsity penalty with a warm-up of its own (`aligned.training.penalty`); decoder rows of norm 1 (the
-gradient along a row is removed, the row is rescaled after the step). One product, x W_enc, is dense; it is in bf16
-where the processor has units for that (`aligned.precision`). Weights are float32. Nothing here depends on the
-constraint but the few lines that say so.
+It does what `aligned.training.autograd` says in plain terms, for every activation and constraint; a test holds the two
+together. One product, x W_enc, is dense; it is in bf16 where the processor has units for that (`aligned.precision`).
+Weights are float32.
 """
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm import tqdm
 
 from aligned import files
-from aligned.alignment import Constraint, Rows, alignment_penalty, alignment_score, dot, projected
-from aligned.language.activations import Activations
-from aligned.precision import dtype, precision
+from aligned.alignment import Constraint, Rows, alignment_penalty, projected
+from aligned.precision import dtype
 from aligned.sae import SAE
 from aligned.spec import RunSpec
 from aligned.training.penalty import Penalty
+from aligned.training.schedule import (
+    CLIP,
+    DEAD,
+    THRESHOLD_MEMORY,
+    THRESHOLD_START,
+    geometric_median,
+    learning_rate_scale,
+    remove_parallel_gradient,
+)
 from aligned.training.sparse import Codes, batch_topk, kernels, positive, topk
 
-# Of the demo's 24,414 steps (50M tokens): 1000 steps of warm-up, decay over the last 20 %, the threshold from step 1000
-# on; a feature is dead that has not fired for 10M tokens.
-WARMUP, DECAY, THRESHOLD_START, DEAD = 1000 / 24414, 0.2, 1000 / 24414, 0.2
-THRESHOLD_MEMORY = 0.999
-CLIP = 1.0  # of the gradient's norm, TopK and BatchTopK only, as in the paper's stack
 # Constraints whose part of the step is folded into the pass over the rows that every step makes anyway (e = v, or e
 # `projected`); the gradients of the others go through autograd.
 FOLDED: tuple[Constraint, ...] = ("none", "post_step", "projected")
 DENSE = 1 / 25  # share of active features from which on dense products are faster than sparse sums
 LOOK = 32  # tokens that it is estimated from
 MARGIN = 32  # columns beside those of d_in, to hold a bias and keep rows aligned for the hardware
-LOG_ROWS = 50
-COLUMNS = ("step", "tokens", "loss", "l0", "fvu", "dead", "alignment_mean", "alignment_p05", "alignment_p95", "scores")
-SCORES = (41, -0.525, 1.525)  # the column `scores`: counts of alignment scores in that many bins from there to there
 
 
 @dataclass
@@ -76,6 +68,9 @@ class Trainer:
         self.sae, self.spec = sae, spec
         self.step = 0
         device = sae.b_dec.device
+        # torch's fused Adam takes weights and gradients as they lie in memory, and steps a view by another's gradient.
+        if views := [name for name, p in sae.named_parameters() if not p.is_contiguous()]:
+            raise ValueError(f"{', '.join(views)} of this SAE is a view of other memory; give a contiguous copy of it")
         self.optimizer = torch.optim.Adam(sae.parameters(), lr=spec.lr, fused=True)
         self.is_relu = sae.activation in ("relu", "p_anneal")
         self.penalty = Penalty(
@@ -273,142 +268,3 @@ class Trainer:
         self.penalty.recent.copy_(tensors["recent"])
         self.step = step
         self._write_encoder(normalise=False)
-
-
-def train(
-    spec: RunSpec,
-    activations: Activations,
-    folder: Path,
-    save_every: float = 60.0,
-    progress: Callable[[int], object] | None = None,
-) -> tuple[SAE, float]:
-    """Train an SAE to the end, from the checkpoint in `folder` if there is one.
-
-    The batch of a step is a function of the seed and the step alone, so a run that is stopped, or killed, and started
-    again ends with the same bits. A checkpoint that is damaged, another spec's or of training on other activations is
-    set aside, named in a warning, and training starts over. One in another precision is work that would be lost: it is
-    refused and kept.
-
-    Args:
-        spec: what to train.
-        activations: where its batches come from.
-        folder: for `checkpoint.safetensors` and `log.csv`; one process at a time.
-        save_every: seconds between checkpoints.
-        progress: called with the number of tokens after each step; a bar of its own by default.
-
-    Returns:
-        The SAE, for scaled activations, and the seconds that training took, those before an interruption included.
-
-    Raises:
-        FloatingPointError: the loss is no longer finite; names the step; the last checkpoint is kept.
-        OSError: no room for a checkpoint; the last one is kept.
-        ValueError: the checkpoint was made in another precision; names both.
-    """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        from aligned.training.kernels_cpu import keep_freed_memory  # here, for Numba takes long to import
-
-        keep_freed_memory()
-    sae = spec.start(activations.d_in).to(device)
-    trainer = Trainer(sae, spec)
-    place, log = folder / "checkpoint.safetensors", folder / "log.csv"
-    identity = {
-        "spec": spec.hash,
-        "model": activations.model_fingerprint,
-        "text": activations.text_fingerprint,
-        "scale": activations.scale,  # differs between a pool and a stream of the same text
-    }
-    rows, before = _resume(trainer, place, identity)
-    started = saved = time.perf_counter()
-    bar = None
-    if progress is None:
-        bar = tqdm(total=spec.tokens, initial=trainer.step * spec.batch, unit="tok", unit_scale=True, desc=spec.name)
-        progress = bar.update
-    every = max(1, spec.steps // LOG_ROWS)
-    while trainer.step < spec.steps:
-        stats = trainer.update(activations.batch(spec.seed, trainer.step, spec.batch).to(device))
-        progress(spec.batch)
-        last = trainer.step == spec.steps
-        save = last or time.perf_counter() - saved > save_every
-        if (save or trainer.step % every == 0) and (failed := int(trainer.failed)) >= 0:
-            raise FloatingPointError(
-                f"the loss is not finite at step {failed} of {spec.name}; a smaller lr than {spec.lr:g} may help. "
-                f"The last checkpoint before it is kept in {folder}"
-            )
-        if trainer.step % every == 0 or last:
-            rows.append(_log_row(trainer, stats))
-            if bar is not None:
-                bar.set_postfix_str(f"loss {stats['loss']:.4f}, L0 {stats['l0']:.1f}, FVU {stats['fvu']:.4f}")
-        if save:
-            saved = time.perf_counter()
-            facts = {
-                **identity,
-                "precision": precision(device),
-                "step": trainer.step,
-                "log": rows,
-                "seconds": before + saved - started,
-            }
-            files.save(place, trainer.tensors(), facts)
-    files.write_text(log, "\n".join([",".join(COLUMNS), *rows]) + "\n")
-    if bar is not None:
-        bar.close()
-    return sae, before + time.perf_counter() - started
-
-
-def _resume(trainer: Trainer, place: Path, identity: dict[str, Any]) -> tuple[list[str], float]:
-    """Put the trainer where the checkpoint was taken. Returns the log up to there and the seconds it took."""
-    files.remove_halves(place)
-    if not place.exists():
-        return [], 0.0
-    try:
-        tensors, facts = files.load(place, trainer.sae.b_dec.device)
-        differ = [name for name, value in identity.items() if facts.get(name) != value]
-        if differ:
-            other = ", ".join(f"of another {name} ({facts.get(name)}), not {identity[name]}" for name in differ)
-            raise ValueError(f"{place} is a checkpoint {other}")
-    except ValueError as error:
-        aside = place.with_name(f"refused-{place.name}")
-        place.replace(aside)
-        warnings.warn(f"{error}. It is set aside as {aside.name}; training starts over", stacklevel=3)
-        return [], 0.0
-    files.check_precision(place, facts, precision(trainer.sae.b_dec.device))
-    trainer.restore(tensors, facts["step"])
-    return facts["log"], facts["seconds"]
-
-
-def _log_row(trainer: Trainer, stats: dict[str, Tensor]) -> str:
-    a = alignment_score(trainer.sae)
-    low, high = torch.quantile(a, torch.tensor([0.05, 0.95], device=a.device)).tolist()
-    values = [stats["loss"].item(), stats["l0"].item(), stats["fvu"].item(), trainer.dead(), a.mean().item(), low, high]
-    bins, first, last = SCORES
-    scores = torch.histc(a.clamp(first, last), bins, first, last).int().tolist()  # those beyond count at the ends
-    numbers = [str(trainer.step), str(trainer.step * trainer.spec.batch), *(f"{v:.6g}" for v in values)]
-    return ",".join([*numbers, " ".join(map(str, scores))])
-
-
-def learning_rate_scale(step: int, steps: int) -> float:
-    """Up from 0 over the warm-up, level, down to 0 over the last fifth."""
-    warmup, decay_start = round(WARMUP * steps), round((1 - DECAY) * steps)
-    if step < warmup:
-        return step / warmup
-    return 1.0 if step < decay_start else (steps - step) / (steps - decay_start)
-
-
-@torch.no_grad()
-def remove_parallel_gradient(rows: Tensor) -> None:
-    """Take from a gradient what would only change the length of a row."""
-    assert rows.grad is not None
-    unit = rows / rows.norm(dim=1, keepdim=True)
-    rows.grad -= dot(rows.grad, unit) * unit
-
-
-@torch.no_grad()
-def geometric_median(x: Float[Tensor, "n d_in"], steps: int = 100, tolerance: float = 1e-5) -> Float[Tensor, " d_in"]:
-    """The point with the least sum of distances to the rows of x, by Weiszfeld's iteration."""
-    guess = x.mean(0)
-    for _ in range(steps):
-        weight = 1 / (x - guess).norm(dim=1, keepdim=True).clamp_min(1e-12)
-        last, guess = guess, (weight * x).sum(0) / weight.sum()
-        if (guess - last).norm() < tolerance:
-            break
-    return guess

@@ -12,8 +12,10 @@ from aligned import files
 from aligned.alignment import HARD, alignment_score
 from aligned.sae import SAE, keep_topk
 from aligned.spec import RunSpec
-from aligned.training import train as training
-from aligned.training.train import Trainer, geometric_median, learning_rate_scale, train
+from aligned.training import fused
+from aligned.training.fused import Trainer
+from aligned.training.loop import SCORES, train
+from aligned.training.schedule import geometric_median, learning_rate_scale
 from tests import peer
 from tests.plain import keep_batch_topk
 
@@ -113,7 +115,7 @@ def test_the_same_spec_gives_the_same_weights_and_another_seed_others(tmp_path: 
 def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_saved(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match=f"step 70 of {spec().name}"):
         train(spec(), Synthetic(poison=70), tmp_path, save_every=0)
-    _, meta = training.files.load(tmp_path / "checkpoint.safetensors")
+    _, meta = files.load(tmp_path / "checkpoint.safetensors")
     assert meta["step"] == 70
 
 
@@ -175,7 +177,7 @@ def test_the_log_has_loss_l0_fvu_dead_and_alignment(tmp_path: Path) -> None:
     assert last[3] == pytest.approx(4, abs=0.1)
     assert 0 <= last[5] <= 1
     assert last[6:] == pytest.approx([1, 1, 1], abs=1e-5)
-    bins, first, end = training.SCORES
+    bins, first, end = SCORES
     at_one = int((1 - first) / (end - first) * bins)
     assert [int(n) for n in scores.split()] == [spec().d_sae * (i == at_one) for i in range(bins)]
 
@@ -196,12 +198,12 @@ def test_the_standard_arm_is_dictionary_learnings(
     activation: str, sparsity: float, init: str, auxk: float, steps: int, dense: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From one start, on the same batches, in float32: the same losses and, after a while, the same weights."""
-    monkeypatch.setattr(training, "DENSE", -1 if dense else 1)
+    monkeypatch.setattr(fused, "DENSE", -1 if dense else 1)
     s, data = spec(activation=activation, sparsity=sparsity, init=init, constraint="none", auxk=auxk), Synthetic()
     theirs = peer.trainer(activation, s.steps, D_IN, D_SAE, sparsity, s.lr)
     theirs.auxk_alpha = auxk
     theirs.dead_feature_threshold = 3 * 128 if auxk else torch.inf
-    monkeypatch.setattr(training, "DEAD", 3 * 128 / s.tokens)
+    monkeypatch.setattr(fused, "DEAD", 3 * 128 / s.tokens)
     expected: list[float] = []
     loss = theirs.loss
 
