@@ -318,7 +318,7 @@ def forest(ax: Axes, found: dict[str, Finding], rows: list[tuple[str, str]] | No
             ax.plot(mean, height, "o", color=colour)
         if outcome is finding.outcomes[0]:  # once a claim, under a line
             where = ax.get_yaxis_transform()
-            ax.text(1.02, height, finding.verdict, va="center", weight="bold", transform=where)
+            ax.text(1.03, height, finding.verdict, va="center", weight="bold", fontsize=9, transform=where)
     for height, (name, _) in enumerate(rows):
         if height and name != rows[height - 1][0]:  # a line between claims
             ax.axhline(height - 0.5, color="0.85", linewidth=0.8)
@@ -327,7 +327,7 @@ def forest(ax: Axes, found: dict[str, Finding], rows: list[tuple[str, str]] | No
     ax.set_xlim(-FURTHEST, FURTHEST)
     ax.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     ax.set_yticks(range(len(rows)), [f"{name} {case}".strip() for name, case in rows], fontsize=8)
-    ax.set_xlabel("effect, in units of the smallest effect of interest")
+    ax.set_xticks([-4, -2, 0, 2, 4])
 
 
 def errors() -> str:
