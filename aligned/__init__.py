@@ -2,6 +2,7 @@
 
 The folders, in the order in which data pass through them:
 
+    methods/    published kinds of SAE, a file each
     language/   text, language models, and the activations of their tokens
     training/   from activations to an SAE
     store/      a spec becomes a folder, once, by any number of workers

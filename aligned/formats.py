@@ -19,15 +19,8 @@ from torch import Tensor
 from aligned.errors import NoAccess, NotFound, Unreachable
 from aligned.files import in_one_move, write_json
 from aligned.language.model import named
-from aligned.sae import SAE, Activation
-
-# Our activation functions and SAELens's names for what they are after training.
-_ARCHITECTURE: dict[Activation, str] = {
-    "relu": "standard",
-    "p_anneal": "standard",
-    "topk": "topk",
-    "batchtopk": "jumprelu",
-}
+from aligned.methods import options
+from aligned.sae import SAE
 
 
 def save_saelens(sae: SAE, folder: Path, metadata: dict[str, Any]) -> None:
@@ -39,9 +32,10 @@ def save_saelens(sae: SAE, folder: Path, metadata: dict[str, Any]) -> None:
         metadata: goes into `cfg.json`: `hook_name`, `model_name`, `context_size`, ...
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {"W_enc": sae.W_enc, "W_dec": sae.W_dec, "b_enc": sae.b_enc, "b_dec": sae.b_dec}
+    tensors = {"W_enc": sae.W_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
+    tensors |= {theirs: sae.get_parameter(ours) for ours, theirs in sae.method.saved.items()}
     config: dict[str, Any] = {
-        "architecture": "jumprelu" if sae.has_threshold else _ARCHITECTURE[sae.activation],
+        "architecture": "jumprelu" if sae.has_threshold else sae.method.architecture,
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,
         "dtype": "float32",
@@ -53,13 +47,14 @@ def save_saelens(sae: SAE, folder: Path, metadata: dict[str, Any]) -> None:
             "sae_lens_version": _sae_lens_version(),
             "aligned_activation": sae.activation,
             "aligned_sparsity": sae.sparsity,
+            **({"aligned_options": options(sae.method)} if options(sae.method) else {}),
             "aligned_model": sae.model,
             "aligned_layer": sae.layer,
             **_model_metadata(sae.model),
             **metadata,
         },
     }
-    if sae.activation == "topk":
+    if config["architecture"] == "topk":
         config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
     if config["architecture"] == "jumprelu":
         tensors["threshold"] = sae.threshold.clamp_min(0).expand(sae.d_sae)
@@ -85,8 +80,9 @@ def load_saelens(folder: Path) -> SAE:
     except (json.JSONDecodeError, SafetensorError, KeyError) as error:
         raise ValueError(f"{folder} is damaged, or was not written by this project ({error})") from error
     metadata = config["metadata"]
+    its = metadata.get("aligned_options")
     model = metadata.get("aligned_model", metadata["model_name"])
-    return _built(activation, sparsity, tensors, True, model, metadata["aligned_layer"])
+    return _built(activation, sparsity, tensors, True, model, metadata["aligned_layer"], its)
 
 
 def load(source: str | Path, sae_id: str | None = None) -> SAE:
@@ -242,7 +238,7 @@ def _from_dictionary_learning(folder: Path) -> SAE:
 
 
 # Its classes, and what they are when they encode.
-_DICTIONARY_LEARNING: dict[str, Activation] = {
+_DICTIONARY_LEARNING: dict[str, str] = {
     "AutoEncoder": "relu",
     "AutoEncoderNew": "relu",
     "JumpReluAutoEncoder": "relu",
@@ -253,28 +249,32 @@ _DICTIONARY_LEARNING: dict[str, Activation] = {
 
 
 def _built(
-    activation: Activation,
+    activation: str,
     sparsity: float,
     weights: dict[str, Tensor],
     subtracts_b_dec: bool,
     model: str | None,
     layer: int | None,
+    its: dict[str, Any] | None = None,
 ) -> SAE:
-    """An SAE with these weights."""
+    """An SAE with these weights, and these options of its method."""
     d_sae, d_in = weights["W_dec"].shape
+    sae = SAE(d_in, d_sae, activation, sparsity, "none", options=its)
+    weights = weights | {ours: weights[theirs] for ours, theirs in sae.method.saved.items() if theirs in weights}
     for name, shape in (("W_enc", (d_in, d_sae)), ("b_enc", (d_sae,)), ("b_dec", (d_in,))):
         if weights[name].shape != shape:
             raise ValueError(f"{name} is {tuple(weights[name].shape)}, and with this decoder it is {shape}")
-    if broken := [n for n in ("W_enc", "W_dec", "b_enc", "b_dec") if not weights[n].isfinite().all()]:
+    if broken := [n for n in ("W_enc", "W_dec", "b_dec", *sae.method.saved) if not weights[n].isfinite().all()]:
         raise ValueError(f"{', '.join(broken)} of this SAE holds numbers that are not finite")
-    sae = SAE(d_in, d_sae, activation, sparsity, "none")
     sae.model, sae.layer = model, layer
     with torch.no_grad():
         sae.free.copy_(weights["W_enc"].T)
         sae.W_dec.copy_(weights["W_dec"])
         sae.b_dec.copy_(weights["b_dec"])
+        for name in sae.method.saved:
+            sae.get_parameter(name).copy_(weights[name])
         # ours subtracts b_dec before it encodes; where theirs does not, the bias takes it back
-        sae.b_enc.copy_(weights["b_enc"] + (0 if subtracts_b_dec else weights["b_dec"] @ weights["W_enc"]))
+        sae.b_enc.add_(0 if subtracts_b_dec else weights["b_dec"] @ weights["W_enc"])
         if "threshold" in weights:
             sae.threshold = weights["threshold"].clamp_min(0)
     return sae.requires_grad_(False)

@@ -12,9 +12,11 @@ from typing import Any, get_type_hints
 
 from aligned.alignment import Constraint
 from aligned.language import text
-from aligned.sae import SAE, Activation, Init, check_architecture
+from aligned.methods import METHODS, Method, method, options
+from aligned.sae import SAE, Init, check_architecture
 
-_LATER = ("outliers", "distinct")  # fields that came when there were runs; a new one belongs here
+Options = tuple[tuple[str, Any], ...]
+_LATER = ("outliers", "distinct", "options")  # fields that came when there were runs; a new one belongs here
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,9 @@ class RunSpec:
         model: `embedded`, `gemma-3-270m` or `smollm2-135m`, a local Hugging Face folder, or a hub id.
         layer: the residual stream after this layer.
         d_sae: number of features.
-        activation: relu, p_anneal, topk or batchtopk.
-        sparsity: k, or for relu and p_anneal the penalty's coefficient.
+        activation: the name of a method: relu, p_anneal, topk, batchtopk, jumprelu, gated or matryoshka
+            (`aligned methods` lists them with their options).
+        sparsity: k for topk, batchtopk and matryoshka; for the others the penalty's coefficient.
         constraint: of the encoder; `none` is the standard SAE, `projected` the aligned one. The others are householder,
             rescaled, detached, tied, soft and post_step (`aligned.alignment`).
         init: `unit` or `small` (norm 0.1).
@@ -45,6 +48,7 @@ class RunSpec:
             the scale and of the mean; 0 keeps all. The paper's stack has 10.
         distinct: different tokens that training goes over, again and again if `tokens` are more; 0 for as many as
             `tokens`.
+        options: of the method, a mapping of those that are not its defaults, such as `{"bandwidth": 0.002}`.
 
     Raises:
         TypeError, ValueError: a field of the wrong type or value; the message names it and what is allowed.
@@ -53,7 +57,7 @@ class RunSpec:
     model: str = "embedded"
     layer: int = 3
     d_sae: int = 2048
-    activation: Activation = "topk"
+    activation: str = "topk"
     sparsity: float = 32
     constraint: Constraint = "projected"
     init: Init = "unit"
@@ -68,11 +72,14 @@ class RunSpec:
     context: int = 256
     outliers: float = 0.0
     distinct: int = 0
+    options: Options = ()
 
     def __post_init__(self) -> None:
         hints = get_type_hints(RunSpec)
         for field in fields(self):
             value, kind = getattr(self, field.name), hints[field.name]
+            if field.name == "options":
+                continue
             kind = kind if isinstance(kind, type) else str
             if kind is int and not isinstance(value, bool | int) and hasattr(value, "__index__"):
                 value = operator.index(value)  # NumPy's whole numbers are not JSON's
@@ -81,16 +88,19 @@ class RunSpec:
                 object.__setattr__(self, field.name, float(value))  # 32, 32.0 and NumPy's 32.0 are one spec
             elif not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
                 raise TypeError(f"{field.name} is {value!r}; it is of type {kind.__name__}")
-        check_architecture(1, self.d_sae, self.activation, self.sparsity, self.constraint, self.init)
+        given = _mapping(self.options)
+        found = check_architecture(1, self.d_sae, self.activation, self.sparsity, self.constraint, self.init, given)
+        object.__setattr__(self, "options", tuple(sorted(options(found).items())))
         for name, least in (
             ("layer", 0), ("seed", 0), ("batch", 1), ("soft", 0), ("auxk", 0), ("context", 2), ("distinct", 0),
         ):  # fmt: skip
             if not least <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}; it is {least} or more")
-        if self.auxk and (self.constraint != "none" or self.activation not in ("topk", "batchtopk")):
+        if self.auxk and (self.constraint != "none" or not self.method.auxk):
+            having = " or ".join(sorted((name for name, kind in METHODS.items() if kind.auxk), reverse=True))
             raise ValueError(
-                f"auxk is {self.auxk} with {self.activation} and {self.constraint}; it goes with topk or batchtopk and "
-                "the constraint none, and is 0 for all others"
+                f"auxk is {self.auxk} with {self.activation} and {self.constraint}; it goes with {having} and the "
+                "constraint none, and is 0 for all others"
             )
         if self.outliers and not 1 < self.outliers < float("inf"):
             raise ValueError(
@@ -105,9 +115,22 @@ class RunSpec:
     def steps(self) -> int:
         return self.tokens // self.batch
 
+    @property
+    def method(self) -> Method:
+        return method(self.activation, dict(self.options))
+
     def start(self, d_in: int) -> SAE:
         """The SAE as training finds it: what stability at initialisation is measured on."""
-        return SAE(d_in, self.d_sae, self.activation, self.sparsity, self.constraint, self.init, self.seed)
+        return SAE(
+            d_in,
+            self.d_sae,
+            self.activation,
+            self.sparsity,
+            self.constraint,
+            self.init,
+            self.seed,
+            dict(self.options),
+        )
 
     @property
     def hash(self) -> str:
@@ -123,6 +146,14 @@ class RunSpec:
         model = self.model.rstrip("/").rsplit("/", 1)[-1]
         kind = f"{self.d_sae}-{self.activation}{self.sparsity:g}-{self.constraint}"
         return f"{model}-l{self.layer}-{kind}-s{self.seed}-{self.hash}"
+
+
+def _mapping(options: Any) -> dict[str, Any]:
+    """Options as they may be given: a mapping, or the pairs that a spec holds, so that it can be a key."""
+    try:
+        return dict(options)
+    except (TypeError, ValueError):
+        raise TypeError(f'options is {options!r}; it is a mapping, such as {{"bandwidth": 0.002}}') from None
 
 
 def grid(spec: RunSpec, **choices: Iterable[Any]) -> list[RunSpec]:
@@ -156,17 +187,17 @@ def variants(spec: RunSpec, changes: Iterable[Mapping[str, Any]]) -> dict[str, R
 
 def kinds(
     spec: RunSpec,
-    activations: Iterable[Activation],
+    activations: Iterable[str],
     penalties: Iterable[float],
     ks: Iterable[float],
     **choices: Iterable[Any],
 ) -> list[RunSpec]:
-    """`grid` over several activations, each with its own sparsities: ReLU and p-annealing take the penalties, TopK and
-    BatchTopK the ks; an activation that has none of its sparsities gives no spec. TopK and BatchTopK start `unit`, as
-    in the paper's stack, whatever the spec says."""
+    """`grid` over several activations, each with its own sparsities: those that keep k codes take the ks, the others
+    the penalties; an activation that has none of its sparsities gives no spec. Those that keep k start `unit`, as in
+    the paper's stack, whatever the spec says."""
     specs: list[RunSpec] = []
     for activation in activations:
-        counted = activation in ("topk", "batchtopk")
+        counted = method(activation).counts
         if sparsities := list(ks if counted else penalties):
             of = replace(spec, init="unit") if counted else spec
             specs += grid(of, activation=[activation], **choices, sparsity=sparsities)

@@ -20,6 +20,8 @@ sys.modules.setdefault("nnsight", stub)
 def trainer(activation: str, steps: int, d_in: int, d_sae: int, sparsity: float, lr: float, device: str = "cpu") -> Any:
     """The peer's trainer, with this project's scaling of the demo's settings to `steps`."""
     from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer
+    from dictionary_learning.trainers.gdm import GatedSAETrainer
+    from dictionary_learning.trainers.matryoshka_batch_top_k import MatryoshkaBatchTopKTrainer
     from dictionary_learning.trainers.p_anneal import PAnnealTrainer
     from dictionary_learning.trainers.standard import StandardTrainer
     from dictionary_learning.trainers.top_k import TopKTrainer
@@ -34,6 +36,13 @@ def trainer(activation: str, steps: int, d_in: int, d_sae: int, sparsity: float,
             **common, initial_sparsity_penalty=sparsity, sparsity_function="Lp^p", p_end=0.2,
             sparsity_warmup_steps=round(steps * 5000 / 24414), anneal_start=round(steps * 10_000 / 24414),
         )  # fmt: skip
+    if activation == "gated":
+        return GatedSAETrainer(**common, l1_penalty=sparsity, sparsity_warmup_steps=round(steps * 5000 / 24414))
+    if activation == "matryoshka":  # by these weights its mean of means is the sum
+        shares = [1 / 32, 1 / 16, 1 / 8, 1 / 4, 17 / 32]
+        return MatryoshkaBatchTopKTrainer(
+            **common, k=int(sparsity), threshold_start_step=warmup, group_fractions=shares, group_weights=[5.0] * 5
+        )
     kind = TopKTrainer if activation == "topk" else BatchTopKTrainer
     return kind(**common, k=int(sparsity), threshold_start_step=warmup)
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from aligned.alignment import alignment_score
-from aligned.sae import SAE, keep_topk
+from aligned.methods.topk import keep_topk
+from aligned.sae import SAE
 from tests.plain import keep_batch_topk
 
 
@@ -69,7 +70,7 @@ def test_for_raw_activations_is_the_same_sae(x: torch.Tensor, activation: str, c
         ("sparsity", 0, "from 1 to d_sae = 40"),
         ("sparsity", 41, "from 1 to d_sae = 40"),
         ("sparsity", 2.5, "whole number"),
-        ("activation", "gelu", "relu, p_anneal, topk, batchtopk"),
+        ("activation", "gelu", "activation is .gelu.; it is one of batchtopk, gated, jumprelu"),
         ("constraint", "aligned", "none, projected, householder"),
         ("init", "big", "unit, small"),
     ],

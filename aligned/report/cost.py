@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aligned.methods import METHODS
 from aligned.report.results import RESULTS, published
 from aligned.spec import RunSpec, kinds, variants
 
@@ -144,7 +145,7 @@ def training(record: dict[str, Any], specs: list[RunSpec], d_in: int) -> dict[st
     import numpy as np
 
     def at(activation: str, size: int, what: str) -> float:
-        like = "relu" if activation == "p_anneal" else activation
+        like = METHODS[activation].costs_like
         rows = [r for r in record["rows"] if r["arm"] == "aligned" and r["activation"] == like]
         sizes, costs = zip(*sorted((r["d_in"] * r["d_sae"], r[what]) for r in rows))
         if size <= sizes[-1]:

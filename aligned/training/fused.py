@@ -1,8 +1,8 @@
 """A training step by hand, several times as fast as autograd's.
 
-It does what `aligned.training.autograd` says in plain terms, for every activation and constraint; a test holds the two
-together. One product, x W_enc, is dense; it is in bf16 where the processor has units for that (`aligned.precision`).
-Weights are float32.
+It does what `aligned.training.autograd` says in plain terms, for every constraint and the methods that say `by_hand`; a
+test holds the two together. One product, x W_enc, is dense; it is in bf16 where the processor has units for that
+(`aligned.precision`). Weights are float32.
 """
 
 from __future__ import annotations
@@ -13,22 +13,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from aligned import files
 from aligned.alignment import Constraint, Rows, alignment_penalty, projected
-from aligned.precision import dtype
+from aligned.precision import Precision, dtype
 from aligned.sae import SAE
 from aligned.spec import RunSpec
-from aligned.training.penalty import Penalty
-from aligned.training.schedule import (
-    CLIP,
-    DEAD,
-    THRESHOLD_MEMORY,
-    THRESHOLD_START,
-    geometric_median,
-    learning_rate_scale,
-    remove_parallel_gradient,
-)
+from aligned.training.schedule import CLIP, geometric_median, learning_rate_scale, remove_parallel_gradient
 from aligned.training.sparse import Codes, batch_topk, kernels, positive, topk
+from aligned.training.state import Training
 
 # Constraints whose part of the step is folded into the pass over the rows that every step makes anyway (e = v, or e
 # `projected`); the gradients of the others go through autograd.
@@ -52,8 +43,8 @@ class Gradients:
     fired: Bool[Tensor, " d_sae"]
 
 
-class Trainer:
-    """One SAE in training: what changes from step to step, and how.
+class Trainer(Training):
+    """One SAE in training.
 
     The products with the batch are differentiated by hand, which saves half of them; where codes are few only one of
     them is dense, the one that finds the codes. Nothing in a step waits for a GPU.
@@ -65,31 +56,27 @@ class Trainer:
     """
 
     def __init__(self, sae: SAE, spec: RunSpec, bf16: bool | None = None) -> None:
-        self.sae, self.spec = sae, spec
-        self.step = 0
-        device = sae.b_dec.device
         # torch's fused Adam takes weights and gradients as they lie in memory, and steps a view by another's gradient.
         if views := [name for name, p in sae.named_parameters() if not p.is_contiguous()]:
             raise ValueError(f"{', '.join(views)} of this SAE is a view of other memory; give a contiguous copy of it")
-        self.optimizer = torch.optim.Adam(sae.parameters(), lr=spec.lr, fused=True)
-        self.is_relu = sae.activation in ("relu", "p_anneal")
-        self.penalty = Penalty(
-            spec.sparsity if self.is_relu else 0.0, spec.steps, sae.activation == "p_anneal", device
-        )  # fmt: skip
+        super().__init__(sae, spec, fused=True)
+        device = sae.b_dec.device
         # [e, b_enc, 0 ...], to be multiplied with [x - b_dec, 1, 0 ...]: so the bias costs no pass of its own.
         of_products = dtype(device) if bf16 is None else torch.bfloat16 if bf16 else torch.float32
         self.encoder = torch.zeros(sae.d_sae, sae.d_in + MARGIN, device=device, dtype=of_products)
         self.inputs = self.encoder.new_empty(0)
         self.pre = self.encoder.new_empty(0)  # pre-activations; their memory is used again at each step
-        self.unfired = torch.zeros(sae.d_sae, dtype=torch.long, device=device)  # tokens since a feature fired
-        self.failed = torch.tensor(-1, device=device)  # the first step whose loss was not finite
         self._write_encoder(normalise=False)
+
+    @property
+    def precision(self) -> Precision:
+        return "bf16" if self.encoder.dtype == torch.bfloat16 else "float32"
 
     @torch.no_grad()
     def update(self, x: Float[Tensor, "batch d_in"]) -> dict[str, Tensor]:
         """One step. Returns loss, L0 and FVU of the batch, before the step."""
         sae, p = self.sae, self.encoder.dtype
-        if self.step == 0 and not self.is_relu:
+        if self.step == 0 and self.method.counts:
             sae.b_dec.copy_(geometric_median(x))
         if len(self.pre) != len(x):
             self.pre = self.encoder.new_empty(len(x), sae.d_sae)
@@ -102,24 +89,22 @@ class Trainer:
         sae.b_enc.grad = found.b_enc
         sae.b_dec.grad = found.x_hat - (found.b_enc.to(p) @ self.encoder[:, : sae.d_in]).float()
         squares = self._pull_back(found)
-        if not self.is_relu:
+        if self.method.counts:
             squares = squares + found.b_enc.square().sum() + sae.b_dec.grad.square().sum()
             self._clip(squares.sqrt())
         self.optimizer.param_groups[0]["lr"] = self.spec.lr * learning_rate_scale(self.step, self.spec.steps)
         self.optimizer.step()
         self._write_encoder(normalise=True)
-        self.unfired.add_(len(x)).masked_fill_(found.fired, 0)
-        self.failed.masked_fill_((self.failed < 0) & ~found.loss.isfinite(), self.step)
-        self.step += 1
+        self._note(found.loss, found.fired, len(x))
         variance = (x - x.mean(0)).square().sum() / len(x)
         return {"loss": found.loss, "l0": found.l0, "fvu": found.error / variance}
 
     def _many_active(self) -> bool:
         """Whether so many features are active that dense products are faster. A GPU has those to spare, and would have
         to be waited for to know; on a CPU the powers of p-annealing are too dear for them."""
-        if not self.is_relu or self.pre.is_cuda:
-            return self.is_relu
-        return self.penalty.p(self.step)[0] == 1 and (self.pre[:LOOK] > 0).float().mean().item() > DENSE
+        if self.method.counts or self.pre.is_cuda:
+            return not self.method.counts
+        return self.penalty.exponent(self.step) == 1 and (self.pre[:LOOK] > 0).float().mean().item() > DENSE
 
     def _dense(self, x: Float[Tensor, "batch d_in"]) -> Gradients:
         """All codes at once, in the products' own precision."""
@@ -168,13 +153,10 @@ class Trainer:
         return found
 
     def _codes(self) -> Codes:
-        if self.is_relu:
+        if not self.method.counts:
             return positive(self.pre)
-        if self.sae.activation == "topk":
-            return topk(self.pre, self.sae.k)
-        codes = batch_topk(self.pre, self.sae.k)
-        if self.step > THRESHOLD_START * self.spec.steps:
-            self._follow_threshold(codes.values)
+        codes = (topk if self.method.keeps == "token" else batch_topk)(self.pre, self.sae.k)
+        self.method.observe(self.sae, codes.values, self.step / self.spec.steps)
         return codes
 
     def _add_auxk(
@@ -183,7 +165,7 @@ class Trainer:
         """Add the loss and gradients of the dead features' attempt at the error (arXiv 2406.04093, appendix A.2). This
         alone waits for a GPU: the number of dead features decides the shapes."""
         sae, batch = self.sae, len(centred)
-        dead = ((self.unfired + batch >= DEAD * self.spec.tokens) & ~found.fired).nonzero().squeeze(1)
+        dead = ((self.unfired + batch >= self.patience) & ~found.fired).nonzero().squeeze(1)
         if not len(dead):
             return
         top = topk(self.pre[:, dead], min(sae.d_in // 2, len(dead)))
@@ -241,30 +223,6 @@ class Trainer:
         self.optimizer.grad_scale = ((norm + 1e-6) / CLIP).clamp_min(1)  # type: ignore[attr-defined]
         self.optimizer.found_inf = torch.zeros_like(norm)  # type: ignore[attr-defined]
 
-    def _follow_threshold(self, values: Float[Tensor, " n"]) -> None:
-        """BatchTopK's threshold: a running mean of the least positive code that each batch keeps."""
-        least = torch.where(values > 0, values, torch.inf).min()
-        least = torch.where(least.isfinite(), least, 0.0)
-        memory = torch.where(self.sae.threshold < 0, 0.0, THRESHOLD_MEMORY)
-        self.sae.threshold.copy_(memory * self.sae.threshold + (1 - memory) * least)
-
-    @torch.no_grad()
-    def dead(self) -> float:
-        """Share of features that have not fired for a fifth of the token budget (10M of the demo's 50M)."""
-        return (self.unfired >= DEAD * self.spec.tokens).float().mean().item()
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All that a later step depends on."""
-        state = {f"sae.{k}": v for k, v in self.sae.state_dict().items()}
-        state |= {"unfired": self.unfired, "coefficient": self.penalty.coefficient, "recent": self.penalty.recent}
-        return state | files.optimizer_tensors(self.optimizer, "adam")
-
     def restore(self, tensors: dict[str, Tensor], step: int) -> None:
-        """Go on where `tensors` were taken."""
-        self.sae.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("sae.")})
-        files.restore_optimizer(self.optimizer, "adam", tensors)
-        self.unfired.copy_(tensors["unfired"])
-        self.penalty.coefficient.copy_(tensors["coefficient"])
-        self.penalty.recent.copy_(tensors["recent"])
-        self.step = step
+        super().restore(tensors, step)
         self._write_encoder(normalise=False)

@@ -15,10 +15,10 @@ from tqdm import tqdm
 from aligned import files
 from aligned.alignment import alignment_score
 from aligned.language.activations import Activations
-from aligned.precision import precision
 from aligned.sae import SAE
 from aligned.spec import RunSpec
-from aligned.training.fused import Trainer
+from aligned.training import autograd, fused
+from aligned.training.state import Training
 
 LOG_ROWS = 50
 COLUMNS = ("step", "tokens", "loss", "l0", "fvu", "dead", "alignment_mean", "alignment_p05", "alignment_p95", "scores")
@@ -60,7 +60,7 @@ def train(
 
         keep_freed_memory()
     sae = spec.start(activations.d_in).to(device)
-    trainer = Trainer(sae, spec)
+    trainer: Training = (fused if sae.method.by_hand else autograd).Trainer(sae, spec)
     place, log = folder / "checkpoint.safetensors", folder / "log.csv"
     identity = {
         "spec": spec.hash,
@@ -93,7 +93,7 @@ def train(
             saved = time.perf_counter()
             facts = {
                 **identity,
-                "precision": precision(device),
+                "precision": trainer.precision,
                 "step": trainer.step,
                 "log": rows,
                 "seconds": before + saved - started,
@@ -105,7 +105,7 @@ def train(
     return sae, before + time.perf_counter() - started
 
 
-def _resume(trainer: Trainer, place: Path, identity: dict[str, Any]) -> tuple[list[str], float]:
+def _resume(trainer: Training, place: Path, identity: dict[str, Any]) -> tuple[list[str], float]:
     """Put the trainer where the checkpoint was taken. Returns the log up to there and the seconds it took."""
     files.remove_halves(place)
     if not place.exists():
@@ -121,12 +121,12 @@ def _resume(trainer: Trainer, place: Path, identity: dict[str, Any]) -> tuple[li
         place.replace(aside)
         warnings.warn(f"{error}. It is set aside as {aside.name}; training starts over", stacklevel=3)
         return [], 0.0
-    files.check_precision(place, facts, precision(trainer.sae.b_dec.device))
+    files.check_precision(place, facts, trainer.precision)
     trainer.restore(tensors, facts["step"])
     return facts["log"], facts["seconds"]
 
 
-def _log_row(trainer: Trainer, stats: dict[str, Tensor]) -> str:
+def _log_row(trainer: Training, stats: dict[str, Tensor]) -> str:
     a = alignment_score(trainer.sae)
     low, high = torch.quantile(a, torch.tensor([0.05, 0.95], device=a.device)).tolist()
     values = [stats["loss"].item(), stats["l0"].item(), stats["fvu"].item(), trainer.dead(), a.mean().item(), low, high]

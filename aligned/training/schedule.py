@@ -1,7 +1,7 @@
 """The settings of the paper's stack (`dictionary_learning`'s demo), scaled to the token budget.
 
-Adam with a linear warm-up and a linear decay over the last fifth; for ReLU a sparsity penalty with a warm-up of its own
-(`aligned.training.penalty`); decoder rows of norm 1: the gradient along a row is removed, and the row is rescaled after
+Adam with a linear warm-up and a linear decay over the last fifth; for a sparsity coefficient a warm-up of its own
+(`aligned.methods.base`); decoder rows of norm 1: the gradient along a row is removed, and the row is rescaled after
 the step.
 """
 
@@ -13,11 +13,10 @@ from torch import Tensor
 
 from aligned.alignment import dot
 
-# Of the demo's 24,414 steps (50M tokens): 1000 steps of warm-up, decay over the last 20 %, the threshold from step 1000
-# on; a feature is dead that has not fired for 10M tokens.
-WARMUP, DECAY, THRESHOLD_START, DEAD = 1000 / 24414, 0.2, 1000 / 24414, 0.2
-THRESHOLD_MEMORY = 0.999
-CLIP = 1.0  # of the gradient's norm, TopK and BatchTopK only, as in the paper's stack
+# Of the demo's 24,414 steps (50M tokens): 1000 steps of warm-up, decay over the last 20 %; a feature is dead that has
+# not fired for 10M tokens.
+WARMUP, DECAY, DEAD = 1000 / 24414, 0.2, 0.2
+CLIP = 1.0  # of the gradient's norm, for methods that keep k codes, as in the paper's stack
 
 
 def learning_rate_scale(step: int, steps: int) -> float:

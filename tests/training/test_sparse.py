@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from aligned import alignment
-from aligned.sae import SAE, keep_topk
+from aligned.methods.topk import keep_topk
+from aligned.sae import SAE
 from aligned.spec import RunSpec
 from aligned.training import sparse
 from aligned.training.fused import Trainer

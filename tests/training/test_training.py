@@ -10,9 +10,10 @@ from torch import Tensor
 
 from aligned import files
 from aligned.alignment import HARD, alignment_score
-from aligned.sae import SAE, keep_topk
+from aligned.methods.topk import keep_topk
+from aligned.sae import SAE
 from aligned.spec import RunSpec
-from aligned.training import fused
+from aligned.training import fused, state
 from aligned.training.fused import Trainer
 from aligned.training.loop import SCORES, train
 from aligned.training.schedule import geometric_median, learning_rate_scale
@@ -203,7 +204,7 @@ def test_the_standard_arm_is_dictionary_learnings(
     theirs = peer.trainer(activation, s.steps, D_IN, D_SAE, sparsity, s.lr)
     theirs.auxk_alpha = auxk
     theirs.dead_feature_threshold = 3 * 128 if auxk else torch.inf
-    monkeypatch.setattr(fused, "DEAD", 3 * 128 / s.tokens)
+    monkeypatch.setattr(state, "DEAD", 3 * 128 / s.tokens)
     expected: list[float] = []
     loss = theirs.loss
 
@@ -235,7 +236,7 @@ def test_the_standard_arm_is_dictionary_learnings(
     if activation == "batchtopk":
         assert ours.sae.threshold.item() == pytest.approx(float(theirs.ae.threshold), rel=1e-4)
     if activation == "p_anneal":
-        assert ours.penalty.p(steps - 1)[0] == pytest.approx(theirs.p) != 1
+        assert ours.penalty.exponent(steps - 1) == pytest.approx(theirs.p) != 1
         assert ours.penalty.coefficient.item() == pytest.approx(theirs.sparsity_coeff, rel=1e-3)
 
 
