@@ -1,4 +1,4 @@
-"""The command line: `aligned rerun | runs | publish | bench | pretrain | methods | models`. `python -m aligned` is the same.
+"""The command line, `aligned` or `python -m aligned`: rerun, runs, publish, bench, pretrain, methods, models.
 
 A command ends with 0 if all went well, with 1 if something failed, and with 2 if it was not understood.
 """
