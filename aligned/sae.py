@@ -99,6 +99,12 @@ class SAE(nn.Module):
     def has_threshold(self) -> bool:
         return bool((self.threshold >= 0).all())
 
+    @property
+    def keeps_k(self) -> bool:
+        """Whether each token's k largest codes are kept: by `topk`, and by others of its kind while they have no
+        threshold."""
+        return self.method.counts and not self.has_threshold
+
     def pre_activations(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """The codes before any are dropped: relu((x - b_dec) W_enc + b_enc), unless the method says otherwise."""
         return self.method.pre_activations(self, (x - self.b_dec) @ self.W_enc)
@@ -107,9 +113,8 @@ class SAE(nn.Module):
         """Sparse codes, non-negative, as after training. Where there is a threshold, it decides; else k, if there is
         one."""
         f = self.pre_activations(x)
-        if self.has_threshold:
-            return f * (f > self.threshold)
-        return keep_topk(f, self.k) if self.method.counts else f
+        f = f * (f > self.threshold)  # all, where it is below 0
+        return keep_topk(f, self.k) if self.keeps_k else f
 
     def decode(self, f: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_in"]:
         return f @ self.W_dec + self.b_dec

@@ -30,7 +30,7 @@ def codes(sae: SAE, x: Float[Tensor, "n d_in"], features: Int[Tensor, " some"] |
     from scipy.sparse import csr_array, vstack
 
     check_activations(sae, x)
-    keeps_k = sae.method.counts and not sae.has_threshold
+    keeps_k = sae.keeps_k
     parts = []
     for part in x.split(max(1, min(4096, _DENSE // sae.d_sae))):
         f = sae.pre_activations(part.float())
