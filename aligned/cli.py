@@ -170,13 +170,14 @@ def bench(name: str, arguments: tuple[str, ...]) -> None:
 def pretrain(out: Path | None, work: Path, parameter: Pairs) -> None:
     """Train the embedded language model again: hours on two cores."""
     from aligned.language import pretrain as training
+    from aligned.language.model import EMBEDDED_FOLDER
     from aligned.report.rerun import typed, written
 
     known = asdict(training.Pretraining())
     if unknown := sorted({name for name, _ in parameter} - set(known)):
         raise click.UsageError(f"no parameter {', '.join(unknown)}; there are {', '.join(known)}")
     given = {name: typed(name, written(value), known[name]) for name, value in parameter}
-    training.pretrain(training.Pretraining(**given), out or training.EMBEDDED, work)
+    training.pretrain(training.Pretraining(**given), out or EMBEDDED_FOLDER, work)
 
 
 @aligned.command()

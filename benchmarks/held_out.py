@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import statistics
 
-from aligned.evals.recovery import recoveries
+from aligned.evals.cross_entropy import recoveries
 from aligned.files import write_json
 from aligned.provenance import commit, device
 from aligned.report.published import PARTS, READ

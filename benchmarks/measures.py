@@ -59,7 +59,7 @@ def scores() -> Callable[[], object]:
 
 
 def concepts() -> Callable[[], object]:
-    from aligned.evals.concepts import concepts as measure
+    from aligned.evals.meaning import concepts as measure
     from aligned.language.labels import CONCEPTS
 
     x, generator = tokens(), np.random.default_rng(0)
@@ -71,7 +71,7 @@ def concepts() -> Callable[[], object]:
 
 
 def pages() -> Callable[[], object]:
-    from aligned.evals.pages import pages as measure
+    from aligned.evals.contexts import pages as measure
 
     x = tokens().view(-1, 250, D_IN)
     ids = torch.randint(0, 1000, x.shape[:2])
@@ -82,8 +82,8 @@ def pages() -> Callable[[], object]:
 
 def scr() -> Callable[[], object]:
     """One pair of attributes: 4000 + 1000 windows of 128 tokens are 640,000 tokens; 6500 + 1300 make a million."""
-    from aligned.evals.scr import Texts, train_probes
-    from aligned.evals.scr import scr as measure
+    from aligned.evals.spurious import Texts, train_probes
+    from aligned.evals.spurious import scr as measure
 
     def texts(count: int) -> Texts:
         a, b = torch.arange(count) % 2 > 0, torch.arange(count) % 4 > 1
@@ -96,7 +96,7 @@ def scr() -> Callable[[], object]:
 
 
 def behaviour() -> Callable[[], object]:
-    from aligned.evals.behaviour import behaviour as measure
+    from aligned.evals.activity import behaviour as measure
 
     x = tokens()
     return lambda: measure(sae(), x)
@@ -104,7 +104,7 @@ def behaviour() -> Callable[[], object]:
 
 def stability(d_sae: int, d_in: int = 768) -> Callable[[], Callable[[], object]]:
     def prepared() -> Callable[[], object]:
-        from aligned.evals.stability import stability as measure
+        from aligned.evals.matching import stability as measure
 
         a, b = two_dictionaries(d_in, d_sae)
         return lambda: measure(a, b)
@@ -114,7 +114,7 @@ def stability(d_sae: int, d_in: int = 768) -> Callable[[], Callable[[], object]]
 
 def recovery() -> Callable[[], object]:
     from aligned.evals import recovery as measure
-    from aligned.evals.recovery import baselines
+    from aligned.evals.cross_entropy import baselines
     from aligned.language import text
     from aligned.language.model import LanguageModel
 
@@ -126,7 +126,7 @@ def recovery() -> Callable[[], object]:
 
 def steering() -> Callable[[], object]:
     """Ten features: what they cost does not depend on a number of tokens read, but on that of tokens written."""
-    from aligned.evals.steering import steering as measure
+    from aligned.evals.pushes import steering as measure
     from aligned.language import text
     from aligned.language.model import LanguageModel
 

@@ -5,7 +5,7 @@
 
 Both choose the probes' epoch on the test windows, as SAEBench does. Differences come from the probes' random starts and
 orders alone, so they are set against the spread over those. With the same probes the scores are the same to rounding:
-`tests/evals/test_scr.py` asserts that.
+`tests/evals/test_spurious.py` asserts that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 
 import aligned
 from aligned.evals.attributes import PAIRS, pairs
-from aligned.evals.scr import ABLATED, scr, train_probes
+from aligned.evals.spurious import ABLATED, scr, train_probes
 from aligned.files import write_json
 from aligned.language import text
 from aligned.language.labels import labelled_windows

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from aligned.evals.scr import Texts
+from aligned.evals.spurious import Texts
 from aligned.sae import SAE
 
 stub = types.ModuleType("nnsight")

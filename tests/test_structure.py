@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
 
 import pytest
 
@@ -66,3 +69,11 @@ def test_an_import_that_runs_upwards_or_across_is_found(line: str, tmp_path: Pat
     else:
         assert len(found) == 1
         assert "line 2" in found[0]
+
+
+@pytest.mark.parametrize("folder", sorted(place.parent for place in ALIGNED.rglob("__init__.py")), ids=lambda f: f.name)
+def test_no_name_of_a_folder_hides_one_of_its_files(folder: Path) -> None:
+    """`aligned.evals.scr` is a function: then no file may be called so."""
+    package = import_module(".".join(folder.relative_to(ALIGNED.parent).parts))
+    files = {info.name for info in iter_modules([str(folder)])} - {"__main__"}
+    assert not [name for name in files if not isinstance(getattr(package, name, ast), ModuleType)]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int
 
-from aligned.evals.scr import Probes, Texts, train_probes
+from aligned.evals.spurious import Probes, Texts, train_probes
 from aligned.language.labels import Windows
 from aligned.language.model import LanguageModel
 

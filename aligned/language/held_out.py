@@ -23,7 +23,7 @@ class HeldOut:
 
     Attributes:
         tokens: `[n, context]`, BOS first.
-        words: `[n, context]`, each token's labels, bit i for concept i (`aligned.language.labels`).
+        labels: `[n, context]`, each token's labels, bit i for concept i (`aligned.language.labels`).
         names: of the concepts; none, where the text is not Python and no labelling was given.
         x: `[n, context, d_in]`, the residual stream after a layer.
         keep: `[n, context]`, False at special tokens, which are neither reconstructed nor measured, and at outliers
@@ -31,7 +31,7 @@ class HeldOut:
     """
 
     tokens: Int[Tensor, "n context"]
-    words: UInt64[np.ndarray, "n context"]
+    labels: UInt64[np.ndarray, "n context"]
     names: tuple[str, ...]
     x: Float[Tensor, "n context d_in"]
     keep: Bool[Tensor, "n context"]
@@ -39,7 +39,7 @@ class HeldOut:
     @property
     def kept(self) -> tuple[Float[Tensor, "m d_in"], UInt64[np.ndarray, " m"]]:
         """Activations and labels of the tokens to keep, in their order."""
-        return self.x[self.keep], self.words[self.keep.numpy()]
+        return self.x[self.keep], self.labels[self.keep.numpy()]
 
 
 def held_out(
@@ -76,4 +76,4 @@ def held_out(
     keep, norms = ~model.is_special(found.tokens), x.norm(dim=2)
     if outliers:
         keep &= norms <= outliers * norms[keep].median()
-    return HeldOut(found.tokens, found.words, found.names, x, keep)
+    return HeldOut(found.tokens, found.labels, found.names, x, keep)

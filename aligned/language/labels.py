@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedTokenizerBase
 
-Words = UInt64[np.ndarray, " n"]
+Labels = UInt64[np.ndarray, " n"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Labelling:
     """Names of at most 64 concepts, and what gives each character of a document its word."""
 
     names: tuple[str, ...]
-    of: Callable[[Document], Words]
+    of: Callable[[Document], Labels]
 
     def __post_init__(self) -> None:
         if len(self.names) > 64:
@@ -47,13 +47,13 @@ class Labelled:
 
     Attributes:
         tokens: `[n, context]`, BOS first.
-        words: `[n, context]`, the labels of each token; 0 at special tokens.
+        labels: `[n, context]`, the labels of each token; 0 at special tokens.
         names: of the concepts, bit by bit.
         skipped: documents that could not be labelled (they do not parse), which are left out.
     """
 
     tokens: Int[Tensor, "n context"]
-    words: UInt64[np.ndarray, "n context"]
+    labels: UInt64[np.ndarray, "n context"]
     names: tuple[str, ...]
     skipped: int
 
@@ -73,7 +73,7 @@ class Windows(Labelled):
         if concept not in self.names:
             raise ValueError(f"there is no concept {concept!r}; there are {', '.join(self.names)}")
         bit = np.uint64(self.names.index(concept))
-        return ((self.words[:, 1:] >> bit) & np.uint64(1)).mean(1)
+        return ((self.labels[:, 1:] >> bit) & np.uint64(1)).mean(1)
 
 
 def labelled_blocks(
@@ -99,13 +99,13 @@ def labelled_blocks(
     bos, eos = special_tokens(tokenizer)
     need, have, skipped = blocks * (context - 1), 0, 0
     ids: list[np.ndarray] = []
-    words: list[np.ndarray] = []
+    marks: list[np.ndarray] = []
     for _, found in _labelled(docs, tokenizer, labelling):
         if found is None:
             skipped += 1
             continue
         ids.append(np.append(found[0], eos))
-        words.append(np.append(found[1], np.uint64(0)))
+        marks.append(np.append(found[1], np.uint64(0)))
         have += len(ids[-1])
         if have >= need:
             break
@@ -113,7 +113,7 @@ def labelled_blocks(
     if n == 0:
         raise ValueError(f"the text has {have} tokens that can be labelled: less than one block of context {context}")
     stream = np.concatenate(ids)[: n * (context - 1)].reshape(n, -1)
-    labels = np.concatenate(words)[: n * (context - 1)].reshape(n, -1)
+    labels = np.concatenate(marks)[: n * (context - 1)].reshape(n, -1)
     return Labelled(*_with_bos(stream, labels, bos), labelling.names, skipped)
 
 
@@ -135,7 +135,7 @@ def labelled_windows(
     bos, _ = special_tokens(tokenizer)
     skipped = 0
     ids: list[np.ndarray] = []
-    words: list[np.ndarray] = []
+    marks: list[np.ndarray] = []
     documents: list[str] = []
     for doc, found in _labelled(docs, tokenizer, labelling):
         if found is None:
@@ -143,18 +143,18 @@ def labelled_windows(
             continue
         n = len(found[0]) // (context - 1)
         ids.append(found[0][: n * (context - 1)].reshape(n, context - 1))
-        words.append(found[1][: n * (context - 1)].reshape(n, context - 1))
+        marks.append(found[1][: n * (context - 1)].reshape(n, context - 1))
         documents += [doc.name] * n
     if not documents:
         raise ValueError(f"no document that can be labelled has {context - 1} tokens, as a window of context {context}")
-    tokens, labels = _with_bos(np.concatenate(ids), np.concatenate(words), bos)
+    tokens, labels = _with_bos(np.concatenate(ids), np.concatenate(marks), bos)
     return Windows(tokens, labels, labelling.names, skipped, tuple(documents))
 
 
 def _labelled(
     docs: Iterable[Document], tokenizer: PreTrainedTokenizerBase, labelling: Labelling
-) -> Iterator[tuple[Document, tuple[np.ndarray, Words] | None]]:
-    """Each document with its token ids and their words, or with None where it cannot be labelled."""
+) -> Iterator[tuple[Document, tuple[np.ndarray, Labels] | None]]:
+    """Each document with its token ids and their labels, or with None where it cannot be labelled."""
     for doc in docs:
         try:
             by_character = labelling.of(doc)
@@ -167,11 +167,11 @@ def _labelled(
 
 
 def _with_bos(
-    ids: Int[np.ndarray, "n rest"], words: UInt64[np.ndarray, "n rest"], bos: int
+    ids: Int[np.ndarray, "n rest"], labels: UInt64[np.ndarray, "n rest"], bos: int
 ) -> tuple[Int[Tensor, "n context"], UInt64[np.ndarray, "n context"]]:
     n = len(ids)
     tokens = np.concatenate([np.full((n, 1), bos), ids], axis=1)
-    return torch.from_numpy(tokens).long(), np.concatenate([np.zeros((n, 1), np.uint64), words], axis=1)
+    return torch.from_numpy(tokens).long(), np.concatenate([np.zeros((n, 1), np.uint64), labels], axis=1)
 
 
 def from_table(spans: pd.DataFrame) -> Labelling:
@@ -188,11 +188,11 @@ def from_table(spans: pd.DataFrame) -> Labelling:
     names = tuple(sorted(spans.concept.unique()))
     by_document = dict(tuple(spans.groupby("document")))
 
-    def of(doc: Document) -> Words:
-        words = _Words(doc.text, names)
+    def of(doc: Document) -> Labels:
+        labels = _Marks(doc.text, names)
         for row in by_document[doc.name].itertuples() if doc.name in by_document else ():
-            words.mark(row.concept, row.start, row.end)
-        return words.words
+            labels.mark(row.concept, row.start, row.end)
+        return labels.labels
 
     return Labelling(names, of)
 
@@ -206,15 +206,15 @@ def _first_characters(text: str, offsets: list[tuple[int, int]]) -> Int[np.ndarr
     return np.where(following[start] < end, following[start], start)
 
 
-class _Words:
-    """The characters' words of one document."""
+class _Marks:
+    """The characters' labels of one document."""
 
     def __init__(self, text: str, names: tuple[str, ...]) -> None:
-        self.words = np.zeros(len(text) + 1, dtype=np.uint64)
+        self.labels = np.zeros(len(text) + 1, dtype=np.uint64)
         self.bits = {name: np.uint64(1 << i) for i, name in enumerate(names)}
 
     def mark(self, concept: str, start: int, end: int) -> None:
-        self.words[start:end] |= self.bits[concept]
+        self.labels[start:end] |= self.bits[concept]
 
 
 # --- Python ---------------------------------------------------------------------------------------------------------
@@ -266,8 +266,8 @@ _BY_OPERATOR = {sign: concept for concept, signs in _OPERATORS.items() for sign 
 _DEEP_BRACKETS, _DEEP_INDENT = 3, 12  # brackets open at once; characters
 
 
-def python_words(doc: Document) -> Words:
-    """The words of a Python source.
+def python_labels(doc: Document) -> Labels:
+    """The labels of a Python source.
 
     Raises:
         SyntaxError, ValueError, RecursionError: it does not parse.
@@ -275,17 +275,17 @@ def python_words(doc: Document) -> Words:
     found = _Python(doc.text)
     found.read()
     found.visit(ast.parse(doc.text))
-    return found.words
+    return found.labels
 
 
-def lexical_words(doc: Document) -> Words:
+def lexical_labels(doc: Document) -> Labels:
     """Those of `LEXICAL` alone, of any text: what a model writes need not parse."""
     found = _Lexical(doc.text)
     found.read()
-    return found.words
+    return found.labels
 
 
-PYTHON = Labelling(CONCEPTS, python_words)
+PYTHON = Labelling(CONCEPTS, python_labels)
 
 _BODIES: dict[type, str] = {
     ast.For: "loop body", ast.AsyncFor: "loop body", ast.While: "loop body", ast.Try: "try body",
@@ -295,7 +295,7 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Positioned = ast.expr | ast.stmt | ast.arg | ast.keyword | ast.alias | ast.excepthandler
 
 
-class _Lexical(_Words):
+class _Lexical(_Marks):
     """What `tokenize` knows: comments, literals, keywords, signs, names, indentation, ends of lines."""
 
     def __init__(self, source: str) -> None:
@@ -324,7 +324,7 @@ class _Lexical(_Words):
                     self._token(token, start, end, open_brackets)
         except (tokenize.TokenError, SyntaxError):
             pass  # text that a model wrote may end anywhere
-        inside = self.words & self.bits["string"]
+        inside = self.labels & self.bits["string"]
         for number, line in enumerate(self.lines):
             code = len(line.lstrip(" \t"))
             start, end = int(self.starts[number]), int(self.starts[number]) + len(line)

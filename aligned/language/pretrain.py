@@ -32,7 +32,6 @@ from aligned import files
 from aligned.language import text
 from aligned.precision import autocast, dtype, precision
 
-EMBEDDED = Path(__file__).parents[1] / "data" / "embedded"
 END_OF_TEXT = "<|endoftext|>"
 
 # What may become one token: a run of newlines with the indentation after it; a word with a space or underscores before

@@ -16,12 +16,12 @@ from aligned import evals
 from aligned.alignment import Rows, alignment_score
 from aligned.evals.attributes import Pair, pairs
 from aligned.evals.codes import codes
-from aligned.evals.probing import KS
-from aligned.evals.recovery import recoveries
+from aligned.evals.cross_entropy import recoveries
+from aligned.evals.matching import convergence as along_training
+from aligned.evals.matching import max_cosine
 from aligned.evals.scores import histogram
-from aligned.evals.scr import ABLATED
-from aligned.evals.stability import convergence as along_training
-from aligned.evals.stability import max_cosine
+from aligned.evals.sparse_probes import KS
+from aligned.evals.spurious import ABLATED
 from aligned.language import text
 from aligned.language.held_out import HeldOut, held_out
 from aligned.language.labels import Windows, labelled_windows

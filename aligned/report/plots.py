@@ -375,7 +375,7 @@ def scr_over_n(ax: Axes, tables: dict[str, pd.DataFrame], direction: str) -> Non
 
     Args:
         ax: where.
-        tables: for each arm, of `aligned.evals.scr.intervals_over_seeds`.
+        tables: for each arm, of `aligned.evals.spurious.intervals_over_seeds`.
         direction: `harder`, `both`, `a` or `b`.
     """
     for arm, table in tables.items():

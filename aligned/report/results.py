@@ -214,7 +214,7 @@ def publish() -> int:
 
 def _record(run: Run) -> dict[str, Any]:
     made = {k: v for k, v in run.provenance.items() if k != "checksums"}
-    return {"spec": asdict(run.spec), "metrics": {"alignment": run.scores, **run.metrics}, "provenance": made}
+    return {"spec": asdict(run.spec), "metrics": {"alignment": run.alignment, **run.metrics}, "provenance": made}
 
 
 def _joined(before: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, Any]:
@@ -242,14 +242,16 @@ def _measured(
         spec = group[0].spec
         return spec.model, spec.layer, spec.text
 
-    answers = {g: {key: g[0].metrics[key], "alignment": g[0].scores} for g, key in keys.items() if key in g[0].metrics}
+    answers = {
+        g: {key: g[0].metrics[key], "alignment": g[0].alignment} for g, key in keys.items() if key in g[0].metrics
+    }
     missing = sorted((g for g in keys if g not in answers), key=source)
     with tqdm(total=len(missing), desc="measuring", disable=None if missing else True) as bar:
         for _, alike in groupby(missing, source):
             together = list(alike)
             _check_weights(together)
             for group, answer in zip(together, what.of(together, size)):
-                alignment, *_ = [run.scores for run in group]  # of a pair's second run too, which so is published
+                alignment, *_ = [run.alignment for run in group]  # of a pair's second run too, which so is published
                 answers[group] = {keys[group]: group[0].keep(keys[group], answer), "alignment": alignment}
                 bar.update()
     return {tuple(r.spec for r in g): answers[g] for g in keys}

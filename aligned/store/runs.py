@@ -77,7 +77,7 @@ class Run:
             return {}
 
     @property
-    def scores(self) -> dict[str, float]:
+    def alignment(self) -> dict[str, float]:
         """Mean, least and greatest alignment score."""
         return self.evaluated("alignment", lambda: _scores(self.sae))
 

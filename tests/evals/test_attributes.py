@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from aligned.evals.attributes import PAIRS, SHARES, _sides, never, of_packages, often, pairs
-from aligned.evals.scr import train_probes
+from aligned.evals.spurious import train_probes
 from aligned.language import text
 from aligned.language.labels import Windows, from_table, labelled_windows
 from aligned.language.model import LanguageModel
@@ -27,7 +27,7 @@ def test_a_window_lies_within_its_document(model: LanguageModel, windows: Window
     for row in range(0, len(windows.tokens), 50):
         assert windows.tokens[row, 0] == model.tokenizer.bos_token_id
         assert model.tokenizer.decode(windows.tokens[row, 1:]) in by_name[windows.documents[row]]
-    assert not windows.words[:, 0].any()
+    assert not windows.labels[:, 0].any()
 
 
 def test_attributes_are_read_off_the_labels(windows: Windows) -> None:
@@ -73,7 +73,7 @@ def test_pairs_are_balanced_confounded_and_apart(model: LanguageModel, windows: 
 
 
 def test_activations_and_labels_belong_together(model: LanguageModel, windows: Windows) -> None:
-    few = replace(windows, tokens=windows.tokens[::4], words=windows.words[::4], documents=windows.documents[::4])
+    few = replace(windows, tokens=windows.tokens[::4], labels=windows.labels[::4], documents=windows.documents[::4])
     pair = (often("comment", 0.06), often("self", 0.01))
     (found,) = pairs(model, 1, few, [pair], train=40, validation=8, test=8)
     last = torch.cat([model.residual(part, 1)[:, -1] for part in few.tokens.split(50)])
@@ -110,7 +110,7 @@ def test_labels_of_a_table_make_pairs_too(model: LanguageModel) -> None:
     windows = replace(
         windows,
         tokens=windows.tokens[first],
-        words=windows.words[first],
+        labels=windows.labels[first],
         documents=tuple(windows.documents[i] for i in first),
     )
     (found,) = pairs(model, 1, windows, [(often("animal", 0.01), often("red", 0.01))], 16, 4, 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from aligned.evals.behaviour import behaviour
+from aligned.evals.activity import behaviour
 from aligned.evals.scores import histogram, modes
 from aligned.sae import SAE
 

@@ -35,7 +35,7 @@ def test_text_that_is_not_python_has_no_labels(model: LanguageModel, tmp_path: P
         (tmp_path / f"{i}.txt").write_text(f"No. {i}: neither this ( nor that parses. " * 20)
     found = held_out(model, 0, 100, context=32, source=str(tmp_path))
     assert found.names == ()
-    assert not found.words.any()
+    assert not found.labels.any()
     with pytest.raises(ValueError, match="layer is 9; embedded has 6 layers"):
         held_out(model, 9, 100)
     with pytest.raises(ValueError, match="tokens is 0 and context 256; they are at least 1 and 2"):

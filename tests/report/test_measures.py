@@ -13,8 +13,8 @@ import torch
 import aligned
 from aligned import evals
 from aligned.evals.attributes import PAIRS
-from aligned.evals.pages import Page
-from aligned.evals.probing import KS
+from aligned.evals.contexts import Page
+from aligned.evals.sparse_probes import KS
 from aligned.formats import load_saelens
 from aligned.language.held_out import held_out
 from aligned.report import measures

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aligned.evals.scr import ABLATED
+from aligned.evals.spurious import ABLATED
 from aligned.report import results, scorecard
 from aligned.report.measures import MEASURES
 from aligned.report.published import PLANS

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from aligned.evals.pages import AFTER, BEFORE, Page, pages
+from aligned.evals.contexts import AFTER, BEFORE, Page, pages
 from aligned.sae import SAE
 
 

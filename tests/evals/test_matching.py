@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
-from aligned.evals.stability import centred, convergence, match, max_cosine, over_seeds, stability
+from aligned.evals import matching
+from aligned.evals.matching import centred, convergence, match, max_cosine, over_seeds, stability
 from aligned.sae import SAE
 from aligned.spec import RunSpec
 
@@ -30,7 +30,7 @@ def planted(noise: float = 0.0, d_sae: int = 200) -> tuple[SAE, SAE, torch.Tenso
 
 
 def test_max_cosine_is_the_greatest_of_all_cosines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["aligned.evals.stability"], "_CHUNK", 7)
+    monkeypatch.setattr(matching, "_CHUNK", 7)
     a, b = rows(20, 8, 0), 3 * rows(30, 8, 1)
     every = torch.nn.functional.cosine_similarity(a[:, None], b[None], dim=2)
     assert torch.allclose(max_cosine(a, b), every.amax(1), atol=1e-6)

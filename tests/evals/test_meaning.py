@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from aligned.evals.concepts import concepts
+from aligned.evals.meaning import concepts
 from aligned.language import labels, text
 from aligned.language.labels import CONCEPTS, LEXICAL, PYTHON, from_table, labelled_blocks
 from aligned.language.model import LanguageModel
@@ -34,7 +34,7 @@ class A(Base):
 
 def spans(source: str, concept: str) -> list[str]:
     """The stretches of a source that are labelled with a concept."""
-    words = labels.python_words(Document("a.py", source))
+    words = labels.python_labels(Document("a.py", source))
     on = (words >> np.uint64(CONCEPTS.index(concept))) & np.uint64(1)
     edges = np.flatnonzero(np.diff(on.astype(int), prepend=0, append=0))
     return [source[a:b] for a, b in zip(edges[::2], edges[1::2])]
@@ -82,12 +82,12 @@ def test_python_text_is_labelled(concept: str, expected: list[str]) -> None:
 def test_text_that_does_not_parse_has_its_lexical_labels() -> None:
     bits = np.uint64(sum(1 << CONCEPTS.index(name) for name in LEXICAL))
     for doc in [Document("a.py", SOURCE), *text.installed_python("held_out")[:30]]:
-        assert np.array_equal(labels.python_words(doc) & bits, labels.lexical_words(doc))
+        assert np.array_equal(labels.python_labels(doc) & bits, labels.lexical_labels(doc))
     cut = SOURCE[: SOURCE.index("raise ValueError") + 20]  # ends within brackets
     assert np.array_equal(
-        labels.lexical_words(Document("a", cut))[:300], labels.lexical_words(Document("a", SOURCE))[:300]
+        labels.lexical_labels(Document("a", cut))[:300], labels.lexical_labels(Document("a", SOURCE))[:300]
     )
-    assert labels.lexical_words(Document("a", "x = 'never closed\n  y = 3 # so")).any()
+    assert labels.lexical_labels(Document("a", "x = 'never closed\n  y = 3 # so")).any()
 
 
 def test_there_are_sixty_concepts_and_more() -> None:
@@ -99,8 +99,8 @@ def test_blocks_are_those_of_the_text_and_every_token_has_its_labels(model: Lang
     found = labelled_blocks(docs, model.tokenizer, 32, 8)
     assert found.skipped == 1
     assert torch.equal(found.tokens, text.token_blocks([docs[0], docs[2]], model.tokenizer, 32, 8))
-    assert not found.words[model.is_special(found.tokens).numpy()].any()
-    flat, words = found.tokens[:, 1:].flatten().tolist(), found.words[:, 1:].flatten()
+    assert not found.labels[model.is_special(found.tokens).numpy()].any()
+    flat, words = found.tokens[:, 1:].flatten().tolist(), found.labels[:, 1:].flatten()
     comment = [t for t, w in zip(flat, words) if w >> np.uint64(CONCEPTS.index("comment")) & np.uint64(1)]
     assert model.tokenizer.decode(comment).replace(" ", "").startswith("#comment")
 
@@ -109,14 +109,14 @@ def test_nearly_all_installed_sources_parse(model: LanguageModel) -> None:
     docs = text.installed_python("held_out")[:60]
     found = labelled_blocks(docs, model.tokenizer, 128, 500)
     assert found.skipped <= 1
-    share = [(found.words >> np.uint64(i) & np.uint64(1)).mean() for i in range(len(CONCEPTS))]
+    share = [(found.labels >> np.uint64(i) & np.uint64(1)).mean() for i in range(len(CONCEPTS))]
     assert min(share) > 0
 
 
 def test_labels_may_come_from_a_table(model: LanguageModel) -> None:
     table = pd.DataFrame({"document": ["a"], "start": [4], "end": [9], "concept": ["animal"]})
     found = labelled_blocks([Document("a", "the horse runs " * 20)], model.tokenizer, 16, 1, from_table(table))
-    marked = found.tokens[torch.from_numpy(found.words > 0)]
+    marked = found.tokens[torch.from_numpy(found.labels > 0)]
     assert model.tokenizer.decode(marked).strip() == "horse"
     with pytest.raises(ValueError, match="no column concept, end"):
         from_table(table[["document", "start"]])

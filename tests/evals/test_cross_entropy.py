@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from aligned.evals import recovery
-from aligned.evals.recovery import baselines
+from aligned.evals.cross_entropy import baselines
 from aligned.language import model as models
 from aligned.language.held_out import held_out
 from aligned.language.model import LanguageModel

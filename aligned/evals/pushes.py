@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from aligned.evals.fits import layer_of
-from aligned.language.labels import CONCEPTS, LEXICAL, lexical_words
+from aligned.language.labels import CONCEPTS, LEXICAL, lexical_labels
 from aligned.language.model import LanguageModel
 from aligned.language.text import Document
 from aligned.sae import SAE
@@ -40,7 +40,7 @@ def steering(
 
     While the model goes on from each prompt, strength x (the residual stream's root mean square norm) x d_i / |d_i| is
     added to the residual stream at all positions (the norm being that of tokens that are not special). What it writes
-    is labelled (`aligned.language.labels.lexical_words`), and the share of its characters that the feature's concept
+    is labelled (`aligned.language.labels.lexical_labels`), and the share of its characters that the feature's concept
     holds of is compared with what the model writes from the same prompts, with the same random numbers, unsteered. p is
     that of a one-sided permutation test over prompts, in which the two texts of a prompt change places.
 
@@ -88,13 +88,13 @@ def steering(
     counted = ~model.is_special(prompts[:_TEXTS])  # BOS is twice as long as the rest
     norm = model.residual(prompts[:_TEXTS], layer)[counted.to(model.device)].square().sum(-1).mean().sqrt()
     plain = _write(model, prompts, length, seed)
-    plain_words, plain_ce = _words(model, prompts, plain), _cross_entropy(model, prompts, layer)
+    plain_labels, plain_ce = _labels(model, prompts, plain), _cross_entropy(model, prompts, layer)
     rows = []
     for feature, concept in zip(features, concepts):
         d = sae.W_dec[feature].to(model.device)
         push = strength * norm * d / d.norm()
         pushed = _write(model, prompts, length, seed, layer, push)
-        before, after = (_shares(words, concept) for words in (plain_words, _words(model, prompts, pushed)))
+        before, after = (_shares(labels, concept) for labels in (plain_labels, _labels(model, prompts, pushed)))
         p = rises(after - before, seed)
         ce = _cross_entropy(model, prompts, layer, push)
         rows.append((feature, concept, before.mean(), after.mean(), p, p < SIGNIFICANT, plain_ce, ce))
@@ -154,7 +154,7 @@ def _write(
     return torch.cat([model.write(part, length, seed + i, layer, splice) for i, part in enumerate(parts)])
 
 
-def _words(
+def _labels(
     model: LanguageModel, prompts: Int[Tensor, "n context"], written: Int[Tensor, "n length"]
 ) -> list[np.ndarray]:
     """The labels of the characters of what was written, in the light of the prompt that it follows."""
@@ -162,13 +162,13 @@ def _words(
     for prompt, more in zip(prompts[:, 1:], written):
         before = model.tokenizer.decode(prompt)
         whole = before + model.tokenizer.decode(more)
-        found.append(lexical_words(Document("written", whole))[len(before) : len(whole)])
+        found.append(lexical_labels(Document("written", whole))[len(before) : len(whole)])
     return found
 
 
-def _shares(words: list[np.ndarray], concept: str) -> Float[np.ndarray, " n"]:
+def _shares(labels: list[np.ndarray], concept: str) -> Float[np.ndarray, " n"]:
     bit = np.uint64(CONCEPTS.index(concept))
-    return np.array([((w >> bit) & np.uint64(1)).mean() if len(w) else 0.0 for w in words])
+    return np.array([((w >> bit) & np.uint64(1)).mean() if len(w) else 0.0 for w in labels])
 
 
 def _cross_entropy(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from aligned.evals.probing import probing
-from aligned.evals.scr import Texts, mean_codes
+from aligned.evals.sparse_probes import probing
+from aligned.evals.spurious import Texts, mean_codes
 from aligned.sae import SAE
 
 

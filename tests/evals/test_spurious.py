@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from aligned.evals.scr import Probe, Probes, Texts, fit, intervals_over_seeds, mean_codes, scr, train_probes
+from aligned.evals.spurious import Probe, Probes, Texts, fit, intervals_over_seeds, mean_codes, scr, train_probes
 from aligned.sae import SAE
 from tests.peer import by_saebench
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from aligned.evals.steering import best_features, rises, steering, success_rate
+from aligned.evals.pushes import best_features, rises, steering, success_rate
 from aligned.language.labels import LEXICAL
 from aligned.language.model import LanguageModel
 from aligned.sae import SAE

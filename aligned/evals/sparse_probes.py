@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from aligned.evals.scr import Texts, mean_codes
+from aligned.evals.spurious import Texts, mean_codes
 from aligned.sae import SAE
 
 if TYPE_CHECKING:

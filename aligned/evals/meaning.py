@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def concepts(
-    sae: SAE, x: Float[Tensor, "n d_in"], words: UInt64[np.ndarray, " n"], names: tuple[str, ...], seed: int = 0
+    sae: SAE, x: Float[Tensor, "n d_in"], labels: UInt64[np.ndarray, " n"], names: tuple[str, ...], seed: int = 0
 ) -> pd.DataFrame:
     """Each feature's concept, and how well it detects it.
 
@@ -31,7 +31,7 @@ def concepts(
     Args:
         sae: for raw activations.
         x: raw activations of tokens in their order.
-        words: the tokens' labels, bit i for concept i (`aligned.language.labels`).
+        labels: the tokens' labels, bit i for concept i (`aligned.language.labels`).
         names: of the concepts.
         seed: of the shift.
 
@@ -47,11 +47,11 @@ def concepts(
     """
     import pandas as pd
 
-    if len(words) != len(x):
-        raise ValueError(f"there are labels for {len(words)} tokens, and activations of {len(x)}")
-    _check_labels(words, names)
+    if len(labels) != len(x):
+        raise ValueError(f"there are labels for {len(labels)} tokens, and activations of {len(x)}")
+    _check_labels(labels, names)
     half = len(x) // 2
-    counts = _counts(words, half, names)
+    counts = _counts(labels, half, names)
     if (absent := counts.min(0) == 0).any():
         listed = ", ".join(name for name, gone in zip(names, absent) if gone)
         if absent.all():
@@ -61,15 +61,15 @@ def concepts(
             "Python's concepts, where the tokenizer has tokens for them)",
             stacklevel=2,
         )
-        words = words & ~np.bitwise_or.reduce(np.uint64(1) << np.flatnonzero(absent).astype(np.uint64))
-        counts = _counts(words, half, names)
+        labels = labels & ~np.bitwise_or.reduce(np.uint64(1) << np.flatnonzero(absent).astype(np.uint64))
+        counts = _counts(labels, half, names)
     shift = half + np.random.default_rng(seed).integers(-half // 4, half // 4 + 1)
-    moved = np.roll(words, shift)
+    moved = np.roll(labels, shift)
     moved_counts = _counts(moved, half, names)
     rows: list[np.ndarray] = []
     for f in by_feature(sae, x):
         real, by_chance = (
-            _detect(f.indptr, f.indices, f.data, w, half, c) for w, c in ((words, counts), (moved, moved_counts))
+            _detect(f.indptr, f.indices, f.data, w, half, c) for w, c in ((labels, counts), (moved, moved_counts))
         )
         density = np.diff(f.indptr) / len(x)
         rows.append(np.column_stack([real, by_chance[:, 2], density]))
@@ -81,26 +81,26 @@ def concepts(
     return table
 
 
-def _check_labels(words: UInt64[np.ndarray, " n"], names: tuple[str, ...]) -> None:
-    if not isinstance(words, np.ndarray) or words.dtype != np.uint64:
-        raise TypeError("labels are a NumPy array of uint64, bit i for concept i, as `HeldOut.words` are")
+def _check_labels(labels: UInt64[np.ndarray, " n"], names: tuple[str, ...]) -> None:
+    if not isinstance(labels, np.ndarray) or labels.dtype != np.uint64:
+        raise TypeError("labels are a NumPy array of uint64, bit i for concept i, as `HeldOut.labels` are")
     if not 1 <= len(names) <= 64:
         raise ValueError(f"there are {len(names)} concepts; a label has room for 1 to 64")
-    if highest := int(np.bitwise_or.reduce(words)) >> len(names):
+    if highest := int(np.bitwise_or.reduce(labels)) >> len(names):
         raise ValueError(
             f"the labels know {len(names) + highest.bit_length()} concepts, and {len(names)} are named: to leave one "
             "out, give a labelling without it to `held_out`"
         )
 
 
-def _counts(words: UInt64[np.ndarray, " n"], half: int, names: tuple[str, ...]) -> Int[np.ndarray, "2 concepts"]:
+def _counts(labels: UInt64[np.ndarray, " n"], half: int, names: tuple[str, ...]) -> Int[np.ndarray, "2 concepts"]:
     """On how many tokens of each half each concept holds."""
     bits = [np.uint64(1 << i) for i in range(len(names))]
-    return np.array([[(part & bit > 0).sum() for bit in bits] for part in (words[:half], words[half:])])
+    return np.array([[(part & bit > 0).sum() for bit in bits] for part in (labels[:half], labels[half:])])
 
 
 @njit(parallel=True, cache=True)
-def _detect(starts, tokens, values, words, half, counts):  # type: ignore[no-untyped-def]
+def _detect(starts, tokens, values, labels, half, counts):  # type: ignore[no-untyped-def]
     """Of each feature: concept (-1: none), threshold; F1, precision, recall on the second half; F1 on the first.
 
     A feature's codes stand at starts[j] to starts[j + 1], in the order of their tokens; counts are the concepts'
@@ -119,8 +119,8 @@ def _detect(starts, tokens, values, words, half, counts):  # type: ignore[no-unt
         best, concept, threshold = -1.0, -1, 0.0
         seen = np.uint64(0)
         for i in range(len(order)):
-            seen |= words[tokens[order[i]]]
-            _add_bits(words[tokens[order[i]]], true)
+            seen |= labels[tokens[order[i]]]
+            _add_bits(labels[tokens[order[i]]], true)
             value = values[order[i]]
             following = values[order[i + 1]] if i + 1 < len(order) else values.dtype.type(0)
             if following == value:
@@ -140,7 +140,7 @@ def _detect(starts, tokens, values, words, half, counts):  # type: ignore[no-unt
         for i in range(middle, until):
             if values[i] > threshold:
                 said += 1
-                right += (words[tokens[i]] >> np.uint64(concept)) & np.uint64(1)
+                right += (labels[tokens[i]] >> np.uint64(concept)) & np.uint64(1)
         out[j, 2] = 2 * right / max(said + counts[1, concept], 1)
         out[j, 3] = right / max(said, 1)
         out[j, 4] = right / max(counts[1, concept], 1)
