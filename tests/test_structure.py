@@ -19,7 +19,7 @@ FLOORS = (
     ("spec", "formats"),
     ("interop", "training"),
     ("store", "evals"),
-    ("report",),
+    ("report", "exercises"),
     ("cli",),
     ("__main__",),
 )
