@@ -2,7 +2,10 @@
 
 - `aligned_standard` (`AlignedStandardConfig`): ReLU, exported as a stock standard SAE;
 - `aligned_topk` (`AlignedTopKConfig`): exported as a stock TopK SAE;
-- `aligned_batchtopk` (`AlignedBatchTopKConfig`): exported, as SAELens does with BatchTopK, as a stock JumpReLU SAE.
+- `aligned_batchtopk` (`AlignedBatchTopKConfig`): exported, as SAELens does with BatchTopK, as a stock JumpReLU SAE;
+- `aligned_matryoshka_batchtopk` (`AlignedMatryoshkaConfig`): exported likewise;
+- `aligned_jumprelu` (`AlignedJumpReLUConfig`): exported as a stock JumpReLU SAE;
+- `aligned_gated` (`AlignedGatedConfig`): exported as a stock gated SAE; the encoder is the one that its halves share.
 
 They take the fields of SAELens's own configurations, and its trainers train them as they are. Stock SAEs are what
 `save_inference_model` and the runner's `output_path` hold; checkpoints, and what `upload_saes_to_huggingface` makes of
@@ -22,6 +25,14 @@ from jaxtyping import Float
 from sae_lens import (
     BatchTopKTrainingSAE,
     BatchTopKTrainingSAEConfig,
+    GatedSAEConfig,
+    GatedTrainingSAE,
+    GatedTrainingSAEConfig,
+    JumpReLUSAEConfig,
+    JumpReLUTrainingSAE,
+    JumpReLUTrainingSAEConfig,
+    MatryoshkaBatchTopKTrainingSAE,
+    MatryoshkaBatchTopKTrainingSAEConfig,
     StandardSAEConfig,
     StandardTrainingSAE,
     StandardTrainingSAEConfig,
@@ -40,6 +51,12 @@ from aligned.formats import load, load_saelens, save_saelens
 __all__ = [
     "AlignedBatchTopK",
     "AlignedBatchTopKConfig",
+    "AlignedGated",
+    "AlignedGatedConfig",
+    "AlignedJumpReLU",
+    "AlignedJumpReLUConfig",
+    "AlignedMatryoshka",
+    "AlignedMatryoshkaConfig",
     "AlignedStandard",
     "AlignedStandardConfig",
     "AlignedTopK",
@@ -147,6 +164,35 @@ class AlignedBatchTopKConfig(_Named, BatchTopKTrainingSAEConfig):
     rescale_acts_by_decoder_norm: bool = False
 
 
+@dataclass
+class AlignedMatryoshkaConfig(_Named, MatryoshkaBatchTopKTrainingSAEConfig):
+    """SAELens's `MatryoshkaBatchTopKTrainingSAEConfig`, with the changes of `AlignedTopKConfig`."""
+
+    decoder_init_norm: float | None = 1.0
+    aux_loss_coefficient: float = 0.0
+    rescale_acts_by_decoder_norm: bool = False
+
+
+@dataclass
+class AlignedJumpReLUConfig(_Named, JumpReLUTrainingSAEConfig):
+    """SAELens's `JumpReLUTrainingSAEConfig`; decoder rows start with norm 1 (there 0.1)."""
+
+    decoder_init_norm: float | None = 1.0
+
+    def get_inference_config_class(self) -> type[JumpReLUSAEConfig]:
+        return JumpReLUSAEConfig
+
+
+@dataclass
+class AlignedGatedConfig(_Named, GatedTrainingSAEConfig):
+    """SAELens's `GatedTrainingSAEConfig`; decoder rows start with norm 1 (there 0.1)."""
+
+    decoder_init_norm: float | None = 1.0
+
+    def get_inference_config_class(self) -> type[GatedSAEConfig]:
+        return GatedSAEConfig
+
+
 class AlignedStandard(_Aligned, StandardTrainingSAE):
     """SAELens's `StandardTrainingSAE` with alignment scores of 1."""
 
@@ -159,10 +205,25 @@ class AlignedBatchTopK(_Aligned, BatchTopKTrainingSAE):
     """SAELens's `BatchTopKTrainingSAE` with alignment scores of 1."""
 
 
+class AlignedMatryoshka(_Aligned, MatryoshkaBatchTopKTrainingSAE):
+    """SAELens's `MatryoshkaBatchTopKTrainingSAE` with alignment scores of 1."""
+
+
+class AlignedJumpReLU(_Aligned, JumpReLUTrainingSAE):
+    """SAELens's `JumpReLUTrainingSAE` with alignment scores of 1."""
+
+
+class AlignedGated(_Aligned, GatedTrainingSAE):
+    """SAELens's `GatedTrainingSAE` with alignment scores of 1."""
+
+
 # Not by `register_sae_training_class`, which refuses a second time: a module that is reloaded brings its new classes.
 for _config, _sae in (
     (AlignedStandardConfig, AlignedStandard),
     (AlignedTopKConfig, AlignedTopK),
     (AlignedBatchTopKConfig, AlignedBatchTopK),
+    (AlignedMatryoshkaConfig, AlignedMatryoshka),
+    (AlignedJumpReLUConfig, AlignedJumpReLU),
+    (AlignedGatedConfig, AlignedGated),
 ):
     SAE_TRAINING_CLASS_REGISTRY[_config.architecture()] = (_sae, _config)

@@ -19,6 +19,13 @@ CONFIGS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "aligned_standard": (interop.AlignedStandardConfig, "standard", {"l1_coefficient": 0.1}),
     "aligned_topk": (interop.AlignedTopKConfig, "topk", {"k": 4}),
     "aligned_batchtopk": (interop.AlignedBatchTopKConfig, "jumprelu", {"k": 4}),
+    "aligned_matryoshka_batchtopk": (
+        interop.AlignedMatryoshkaConfig,
+        "jumprelu",
+        {"k": 4, "matryoshka_widths": [10, 40]},
+    ),
+    "aligned_jumprelu": (interop.AlignedJumpReLUConfig, "jumprelu", {"l0_coefficient": 0.1}),
+    "aligned_gated": (interop.AlignedGatedConfig, "gated", {"l1_coefficient": 0.1}),
 }
 NORMALIZED = ("none", "expected_average_only_in", "covariance_whitening")
 
@@ -69,8 +76,9 @@ def test_trained_by_saelens_and_opened_as_a_stock_sae(architecture: str, normali
     assert (aligned.alignment_score(stock) - 1).abs().max() < 1e-5
     x = activations(300, seed=1000)
     with torch.no_grad():
-        codes = sae.encode_with_hidden_pre(x)[1] if architecture == "aligned_batchtopk" else sae.encode(x)
-        if architecture == "aligned_batchtopk":  # whose codes depend on the batch until it is exported, and then not
+        by_batch = "batchtopk" in architecture
+        codes = sae.encode_with_hidden_pre(x)[1] if by_batch else sae.encode(x)
+        if by_batch:  # whose codes depend on the batch until it is exported, and then not
             codes = codes.relu() * (codes > sae.topk_threshold)
         assert torch.equal(stock.encode(x), codes)
         assert torch.equal(stock(x), sae.decode(codes))
@@ -104,7 +112,7 @@ FOLDS = {
 
 
 @pytest.mark.parametrize("fold", list(FOLDS))
-@pytest.mark.parametrize("architecture", ["aligned_standard", "aligned_topk"])
+@pytest.mark.parametrize("architecture", ["aligned_standard", "aligned_topk", "aligned_jumprelu", "aligned_gated"])
 def test_a_fold_leaves_outputs_and_scores_as_they_are(architecture: str, fold: str) -> None:
     rescale = {"rescale_acts_by_decoder_norm": True} if architecture == "aligned_topk" else {}
     sae = trained(architecture, **rescale)
