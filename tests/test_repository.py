@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -32,6 +33,21 @@ def test_conda_pip_and_constraints_pin_the_same() -> None:
     }
     for name, version in pins(stated).items():
         assert locked[name.lower().replace("_", "-")] == version, name
+
+
+def test_how_to_cite_can_be_read_and_names_the_paper_that_the_readme_names() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= cited.keys()  # what the format asks for
+    (paper,) = cited["references"]
+    readme = (ROOT / "README.md").read_text()
+    assert paper["url"] in readme
+    assert all(author["family-names"] in readme for author in paper["authors"])
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")), ids=lambda p: p.name)
+def test_links_to_files_of_the_repository_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)", page.read_text())
+    assert not [link for link in links if "://" not in link and not (ROOT / link).exists()]
 
 
 @pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
