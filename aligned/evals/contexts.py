@@ -74,12 +74,15 @@ class Page:
 
     def html(self) -> str:
         """A piece of HTML that stands for itself: the darker a token's ground, the larger the activation."""
+        return f"<div class='feature'><p><strong>{html.escape(self.title)}</strong></p>{self.contexts_html()}</div>"
+
+    def contexts_html(self) -> str:
+        """The contexts alone."""
         most = max((max(context.values) for context in self.contexts), default=1.0)
-        lines = "".join(
+        return "".join(
             f"<pre style='margin:.3em 0;white-space:pre-wrap;overflow-wrap:anywhere'>{_coloured(c, most)}</pre>"
             for c in self.contexts
         )
-        return f"<div class='feature'><p><strong>{html.escape(self.title)}</strong></p>{lines}</div>"
 
 
 def pages(

@@ -150,6 +150,14 @@ class LanguageModel:
         return loss.view(tokens.shape)[:, :-1]
 
     @torch.no_grad()
+    def raised(self, directions: Float[Tensor, "n d_in"], count: int) -> Int[Tensor, "n count"]:
+        """The tokens whose logits a direction raises most, by the unembedding alone: as if it were added to the last
+        residual stream, with the final norm left out."""
+        unembedding = self.bridge.original_model.get_output_embeddings().weight
+        logits = directions.to(unembedding) @ unembedding.T
+        return logits.topk(count, dim=1).indices.cpu()
+
+    @torch.no_grad()
     def write(
         self,
         tokens: Int[Tensor, "batch context"],

@@ -40,6 +40,7 @@ Together = Sequence[tuple[Run, ...]]
 AT_ONCE = 4  # SAEs in memory
 STAYED = 0.005  # how far a score may be from its start to count as one that never moved
 SHOWN, ACTIVE, CONTEXTS = 3, 1e-4, 4  # features of each kind in `contexts`, how dense at least, and of each so many
+BROWSED, RAISED = 80, 5  # features of an SAE in `browser`, and the tokens that each is said to raise
 
 
 def alone(specs: list[RunSpec]) -> list[tuple[RunSpec, ...]]:
@@ -207,6 +208,39 @@ def contexts(together: Together, tokens: int) -> Iterator[Row]:
         yield {"lowest": records[: len(lowest)], "nearest_1": records[len(lowest) :]}
 
 
+def browser(together: Together, tokens: int) -> Iterator[Row]:
+    """Features of the first of two seeds to look at: `BROWSED` of those that are active on more than 1e-4 of the
+    tokens, evenly spaced in the order of how often they fire. Each is a row of `features`: its `page`
+    (`evals.pages.Page.record`, with the 3 strongest contexts), `mcs` with the other seed's features and the `nearest`
+    of them, and the tokens that its decoder direction `raises` most, by the unembedding alone."""
+    for run, other in together:
+        sae, read, lm = run.sae, _read(run.spec, tokens), runs.language_model(run.spec.model)
+        table = evals.concepts(sae, *read.kept, read.names)
+        active = torch.from_numpy(table.density.to_numpy() > ACTIVE).nonzero().squeeze(1)
+        by_density = active[torch.from_numpy(table.density.to_numpy(copy=True))[active].argsort(stable=True)]
+        chosen = by_density[torch.linspace(0, len(by_density) - 1, min(BROWSED, len(by_density))).round().long()]
+        vocabulary = _vocabulary(run.spec.model)
+        pages = evals.pages(sae, chosen.tolist(), read.tokens, read.x, read.keep, vocabulary, SHOWN)
+        cosines = (
+            torch.nn.functional.normalize(sae.W_dec[chosen], dim=1) @ torch.nn.functional.normalize(other.sae.W_dec).T
+        )
+        mcs, nearest = cosines.max(1)
+        raised = lm.raised(sae.W_dec[chosen], RAISED)
+        rows = []
+        for page, cosine, partner, tokens_raised in zip(pages, mcs.tolist(), nearest.tolist(), raised.tolist()):
+            concept, f1 = table.concept[page.feature], float(table.f1[page.feature])
+            known = replace(page, concept=concept if isinstance(concept, str) else None, f1=round(f1, 4))
+            rows.append(
+                {
+                    "page": known.record,
+                    "mcs": round(cosine, 4),
+                    "nearest": partner,
+                    "raises": [vocabulary[i] for i in tokens_raised],
+                }
+            )
+        yield {"features": rows}
+
+
 def features(together: Together, tokens: int) -> Iterator[Row]:
     """Of every feature of the first of two seeds: alignment `score`, `mcs` with the other seed's features, `f1` on its
     `concept`, and the `density` of its activity; to four digits. And how good the dictionary is on the whole."""
@@ -274,6 +308,7 @@ MEASURES = {
     "probing": Measure(probing, CODE, labelled=True, least=32),
     "convergence": Measure(convergence, groups=every_two),
     "contexts": Measure(contexts, TEXT),
+    "browser": Measure(browser, TEXT, with_the_next, labelled=True),
 }
 
 

@@ -88,6 +88,7 @@ PARTS = {
         _of("topk", "relu", **_FIRST),
         (("features", READ), ("behaviour", READ), ("contexts", READ), ("convergence", 1)),
     ),
+    "browser": Part([s for s in _of("topk", "relu", **_FIRST) if s.seed < 2], (("browser", READ),)),
     "scr": Part(_of("topk", "relu", **FEW), (("scr", WINDOWS), ("probing", PROBED))),
 }
 
