@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import resource
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -18,78 +20,96 @@ from aligned import files
 from aligned.training.loop import train
 from tests.training.test_training import Synthetic, spec
 
-# A run of its own process: slow enough to be hit, with a checkpoint after every step.
-SCRIPT = """
-import sys, time
-from pathlib import Path
-import torch
-from aligned.training.loop import train
-from tests.training.test_training import Synthetic, spec
-torch.set_num_threads(1)
-def step(_):
-    print("a step", flush=True)
-    time.sleep(0.01)
-sae, _ = train(spec({changes}), Synthetic(), Path(sys.argv[1]), save_every=0, progress=step)
-torch.save(sae.state_dict(), Path(sys.argv[1]) / "sae.pt")
-"""
-CHANGES = "activation='batchtopk', constraint='projected'"
+# Processes that can be killed are forked from one that has everything imported. Each still compiles its kernels.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tests.training.test_unkillable"])
+KILLED = spec(activation="batchtopk", constraint="projected")
 
 
-def start(folder: Path, script: str = SCRIPT, changes: str = CHANGES) -> subprocess.Popen[str]:
+def run(folder: Path, begun: Connection, dies: int = 0) -> None:
+    """Train, with a checkpoint after every step and slow enough to be hit; or die in the middle of writing one."""
+    torch.set_num_threads(1)
+    if dies:
+        _die_in_write(dies)
+
+    def step(_: int) -> None:
+        begun.send("a step")
+        time.sleep(0.01)
+
+    sae, _ = train(KILLED, Synthetic(), folder, save_every=0, progress=step)
+    torch.save(sae.state_dict(), folder / "sae.pt")
+
+
+def _die_in_write(number: int) -> None:
+    written, save_file = 0, files.save_file
+
+    def half(tensors: object, place: Path, facts: object) -> None:
+        nonlocal written
+        written += 1
+        save_file(tensors, place, facts)  # type: ignore[arg-type]
+        if written == number:
+            os.truncate(place, os.path.getsize(place) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    files.save_file = half  # type: ignore[assignment]
+
+
+def start(folder: Path, dies: int = 0) -> tuple[multiprocessing.Process, Connection]:
     folder.mkdir(parents=True, exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, "-c", script.replace("{changes}", changes), str(folder)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
+    begun, end = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=run, args=(folder, end, dies))
+    process.start()
+    end.close()
+    return process, begun  # type: ignore[return-value]
+
+
+def ended(folder: Path, dies: int = 0) -> int | None:
+    process, _begun = start(folder, dies)
+    process.join(300)
+    return process.exitcode
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    sae, _ = train(spec(activation="batchtopk", constraint="projected"), Synthetic(), tmp_path_factory.mktemp("whole"))
+    sae, _ = train(KILLED, Synthetic(), tmp_path_factory.mktemp("whole"))
     return sae.state_dict()
 
 
-def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path, uninterrupted: dict[str, torch.Tensor]) -> None:
+@pytest.mark.parametrize("many", [4, pytest.param(20, marks=pytest.mark.all)])
+def test_kills_at_random_moments_change_nothing(
+    many: int, tmp_path: Path, uninterrupted: dict[str, torch.Tensor]
+) -> None:
     chance, kills, reached = random.Random(0), 0, 0
     while True:
-        process = start(tmp_path)
-        assert process.stdout is not None
-        process.stdout.readline()  # it has begun
-        if kills < 20:
+        process, begun = start(tmp_path)
+        begun.recv()
+        if kills < many:
             time.sleep(chance.uniform(0, 0.06))
-            process.send_signal(signal.SIGKILL)
-        if process.wait(timeout=120) == 0:
+            process.kill()
+        process.join(300)
+        if process.exitcode == 0:
             break
-        assert process.returncode == -signal.SIGKILL, process.stderr and process.stderr.read()
+        assert process.exitcode == -signal.SIGKILL
         kills += 1
         if (tmp_path / "checkpoint.safetensors").exists():
             step = files.load(tmp_path / "checkpoint.safetensors")[1]["step"]
             assert step >= reached  # what was reached is never lost
             reached = step
-    assert kills == 20
+    assert kills == many
     assert reached > 0
-    ended = torch.load(tmp_path / "sae.pt", weights_only=True)
-    assert all(torch.equal(ended[name], value) for name, value in uninterrupted.items())
+    last = torch.load(tmp_path / "sae.pt", weights_only=True)
+    assert all(torch.equal(last[name], value) for name, value in uninterrupted.items())
 
 
 def test_a_kill_in_the_middle_of_writing_a_checkpoint(tmp_path: Path, uninterrupted: dict[str, torch.Tensor]) -> None:
     """The half-written file stays beside the whole one, is never read, and is gone at the next start."""
-    dies = SCRIPT.replace(
-        "def step",
-        "import os, signal\nfrom aligned import files\nwritten = 0\n"
-        "def half(tensors, place, facts):\n"
-        "    global written\n    written += 1\n    save_file(tensors, place, facts)\n"
-        "    if written == 30:\n"
-        "        os.truncate(place, os.path.getsize(place) // 2)\n        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "save_file, files.save_file = files.save_file, half\ndef step",
-    )
-    assert start(tmp_path, dies).wait(timeout=120) == -signal.SIGKILL
+    assert ended(tmp_path, dies=30) == -signal.SIGKILL
     assert len(list(tmp_path.glob(".checkpoint.safetensors.*"))) == 1
     assert files.load(tmp_path / "checkpoint.safetensors")[1]["step"] == 29
-    assert start(tmp_path).wait(timeout=120) == 0
+    assert ended(tmp_path) == 0
     assert not list(tmp_path.glob(".checkpoint.safetensors.*"))
-    ended = torch.load(tmp_path / "sae.pt", weights_only=True)
-    assert all(torch.equal(ended[name], value) for name, value in uninterrupted.items())
+    last = torch.load(tmp_path / "sae.pt", weights_only=True)
+    assert all(torch.equal(last[name], value) for name, value in uninterrupted.items())
 
 
 def test_no_room_for_a_checkpoint_is_said_and_the_last_one_kept(tmp_path: Path) -> None:
