@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from aligned.report import cost
+from benchmarks import speed
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,13 +81,17 @@ def test_code_is_clean(command: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_benchmark_runs_and_its_record_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from benchmarks import speed
+FEW = ("aligned+standard+floor", "aligned", "SAELens", "dictionary_learning", "dictionary_learning, autocast")
 
-    speed.main(["--shapes", "S", "--activations", "topk", "--out", str(tmp_path / "cost.json")])
+
+@pytest.mark.parametrize("arms", [FEW, pytest.param(speed.ARMS["topk"], marks=pytest.mark.all)], ids=["few", "all"])
+def test_the_benchmark_runs_and_its_record_can_be_read(
+    arms: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    speed.main(["--shapes", "S", "--activations", "topk", "--arms", *arms, "--out", str(tmp_path / "cost.json")])
     printed = capsys.readouterr().out
     assert "failed" not in printed
-    assert printed.count("tokens/s") == len(speed.ARMS["topk"])
+    assert printed.count("tokens/s") == len(arms)
     table = cost.speed_ups(cost.record(str(tmp_path / "cost.json")))
     assert (table.notna() & (table > 0)).all(axis=None)
     assert len(cost.in_turns(cost.record(str(tmp_path / "cost.json")), "standard")) == 1
