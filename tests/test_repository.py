@@ -66,6 +66,13 @@ def test_committed_notebooks_were_run_with_the_values_that_stand_in_them() -> No
         assert not any("injected-parameters" in c.metadata.get("tags", ()) for c in nbformat.read(notebook, 4).cells)
 
 
+@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_a_page_opens_with_its_goal_what_it_assumes_and_how_long_it_takes(notebook: Path) -> None:
+    opening = nbformat.read(notebook, 4).cells[0].source
+    for words in ("{doc}`glossary </book/glossary>`", "**After this page you can**", "**It assumes**", "**It takes**"):
+        assert words in opening
+
+
 def test_import_is_light() -> None:
     heavy = ["sae_lens", "transformer_lens", "transformers", "datasets", "matplotlib", "pandas", "scipy"]
     script = f"import sys, aligned; print([m for m in {heavy} if m in sys.modules])"

@@ -119,6 +119,12 @@ def test_every_claim_has_its_page() -> None:
         assert (NOTEBOOKS / f"{claim.page}.ipynb").exists()
 
 
+def test_the_first_page_lists_every_claim_with_its_page() -> None:
+    index = (NOTEBOOKS.parent / "book" / "index.md").read_text()
+    for name, claim in scorecard.CLAIMS.items():
+        assert f"| {name} | {claim.statement} | {{doc}}`/notebooks/{claim.page}` |" in index
+
+
 def test_the_readme_has_the_verdicts_of_the_published_records() -> None:
     readme = (NOTEBOOKS.parent / "README.md").read_text()
     assert scorecard.in_readme(readme) == readme
