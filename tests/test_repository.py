@@ -73,6 +73,14 @@ def test_a_page_opens_with_its_goal_what_it_assumes_and_how_long_it_takes(notebo
         assert words in opening
 
 
+def test_every_page_links_to_the_code_that_it_uses() -> None:
+    pages = [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "book" / f"{n}.md" for n in ("method", "model", "runs"))]
+    for page in pages:
+        links = re.findall(r"{download}`[^<`]+ <([^>]+)>`", page.read_text())
+        assert links, page.name
+        assert all((page.parent / link).exists() for link in links), page.name
+
+
 def test_import_is_light() -> None:
     heavy = ["sae_lens", "transformer_lens", "transformers", "datasets", "matplotlib", "pandas", "scipy"]
     script = f"import sys, aligned; print([m for m in {heavy} if m in sys.modules])"
