@@ -157,9 +157,8 @@ def test_a_system_that_cannot_promise_room_makes_the_same_pool(
     assert torch.equal(collect(model, 2, text.INSTALLED, 500, 128, "held_out", tmp_path / "b").rows, made.rows)  # type: ignore[union-attr]
 
 
-@pytest.fixture(scope="module")
-def with_sinks(model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Pool:
-    """A pool in which the first token after BOS of each block is 50 times as long."""
+def make_sinks(model: LanguageModel, patched: pytest.MonkeyPatch) -> None:
+    """The first token after BOS of each block is 50 times as long."""
     real = model.residual
 
     def residual(tokens: torch.Tensor, layer: int) -> torch.Tensor:
@@ -167,8 +166,14 @@ def with_sinks(model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -
         x[:, 1] *= 50
         return x
 
+    patched.setattr(model, "residual", residual)
+
+
+@pytest.fixture(scope="module")
+def with_sinks(model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    """A pool in which the first token after BOS of each block is 50 times as long."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(model, "residual", residual)
+        make_sinks(model, patched)
         made = collect(model, 3, text.INSTALLED, 5000, 128, "held_out", tmp_path_factory.mktemp("pools"))
     assert isinstance(made, Pool)
     return made
@@ -206,14 +211,7 @@ def test_without_outliers_scale_mean_and_batches_know_none(with_sinks: Pool) -> 
 
 
 def test_a_stream_without_outliers(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = model.residual
-
-    def residual(tokens: torch.Tensor, layer: int) -> torch.Tensor:
-        x = real(tokens, layer)
-        x[:, 1] *= 50
-        return x
-
-    monkeypatch.setattr(model, "residual", residual)
+    make_sinks(model, monkeypatch)
     blocks = text.token_blocks(text.documents(text.INSTALLED, "held_out"), model.tokenizer, 128, blocks=40)
     stream = Stream(model, 3, blocks, window=1000)
     without = stream.without_outliers(10)
