@@ -27,34 +27,41 @@ def aligned() -> None:
 @click.option("-p", "--parameter", nargs=2, multiple=True, metavar="NAME VALUE", help="as often as you like")
 @click.option("--preset", default="", help="a file of notebooks/presets; by default that of the model")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="the notebook to write; with --all a folder")
-@click.option(
-    "--figure", default="", metavar="NAME", help="write this figure of the executed notebook to --out, as SVG"
-)
+@click.option("--figure", default="", metavar="NAME", help="write only this figure to --out, as SVG")
 @click.option("--all", "every", is_flag=True, help="every notebook, into the folder --out")
 def rerun(notebook: str, parameter: Pairs, preset: str, out: Path | None, figure: str, every: bool) -> None:
     """Run a figure's notebook with other parameters.
 
-    NOTEBOOK is a name such as recovered_ce, or a path. Without --out its parameters are listed.
+    NOTEBOOK is a name such as recovered_ce, or a path. Without --out nothing runs, and the parameters that it would
+    have are listed. A figure is taken from the notebook as it stands; with other parameters, the notebook runs first.
+
+    For example: aligned rerun recovered_ce --preset quick -p constraint rescaled -o mine.ipynb
     """
-    from aligned.report.rerun import chosen, parameters, written
-    from aligned.report.rerun import figure as figure_of
-    from aligned.report.rerun import rerun as execute
+    from aligned.report import rerun as reruns
 
     if every == bool(notebook):
         raise click.UsageError("name one notebook, or give --all")
+    if every and figure:
+        raise click.UsageError("--figure takes a figure from one notebook: name it instead of --all")
     if (every or figure) and not out:
         raise click.UsageError("--all and --figure write files: say where with --out")
-    work = chosen(notebook, {name: written(value) for name, value in parameter}, preset)
-    if figure and out:
-        print(f"written to {figure_of(next(iter(work)), figure, out)}")
-    elif out is None:
-        for name, value in parameters(next(iter(work))).items():
-            print(f"  {name} = {value!r}")
+    kind = "" if every else ".svg" if figure else ".ipynb"
+    if out and kind and out.suffix != kind:
+        raise click.UsageError(f"--out is {out}; what is written is {kind}: give a name that ends so")
+    names = [name for name, _ in parameter]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise click.UsageError(f"{', '.join(twice)} is given twice; a list is one value, such as -p seeds [0,1]")
+    work = reruns.chosen(notebook, {name: reruns.written(value) for name, value in parameter}, preset)
+    if out is None:
+        for line in reruns.described(*next(iter(work.items()))):
+            print(line)
+    elif figure:
+        print(f"written to {reruns.figure_with(*next(iter(work.items())), figure, out)}")
     else:
         for number, (page, values) in enumerate(work.items(), 1):
             of = f" ({number} of {len(work)})" if every else ""
             print(f"{page.stem}{of}: {values or 'as it stands'}", flush=True)
-            print(f"  written to {execute(page, out / page.name if every else out, values)}", flush=True)
+            print(f"  written to {reruns.rerun(page, out / page.name if every else out, values)}", flush=True)
 
 
 def _named(names: tuple[str, ...]) -> list[Path]:
@@ -156,6 +163,9 @@ def bench(name: str, arguments: tuple[str, ...]) -> None:
     from aligned.files import home
 
     there = sorted(place.stem for place in (home() / "benchmarks").glob("*.py") if place.stem != "__init__")
+    if name in ("-h", "--help"):
+        print(f"{click.get_current_context().get_help()}\n\n  There are {', '.join(there) or 'none here'}.")
+        return
     if name not in there:
         raise click.UsageError(f"no benchmark {name!r} in {home()}; there are {', '.join(there) or 'none'}")
     sys.path.insert(0, str(home()))

@@ -12,6 +12,7 @@ import pytest
 import aligned
 from aligned.cli import main
 from aligned.methods import METHODS
+from aligned.report.rerun import chosen
 from tests.conftest import SMALL
 
 
@@ -19,7 +20,9 @@ from tests.conftest import SMALL
 def notebook(tmp_path: Path) -> Path:
     nb = nbformat.v4.new_notebook()
     nb.cells = [
-        nbformat.v4.new_code_cell('width = 3\nrate = 0.1\nseeds = [1]\nname = "a"', metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(
+            'width = 3  # of the box\nrate = 0.1\nseeds = [1]\nname = "a"', metadata={"tags": ["parameters"]}
+        ),
         nbformat.v4.new_code_cell("print(width * rate, seeds, name)"),
     ]
     nb.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
@@ -31,8 +34,33 @@ def test_a_notebook_with_other_parameters(notebook: Path, tmp_path: Path, capsys
     given = ["-p", "width", "8", "-p", "rate", "1e-3", "-p", "seeds", "[3, 4]"]
     assert main(["rerun", str(notebook), *given, "-o", str(tmp_path / "o.ipynb")]) == 0
     assert nbformat.read(tmp_path / "o.ipynb", 4).cells[-1].outputs[0].text == "0.008 [3, 4] a\n"
-    assert main(["rerun", str(notebook)]) == 0
-    assert "width = 3" in capsys.readouterr().out
+    assert main(["rerun", str(notebook), "-p", "width", "1e2", "-p", "rate", "-1", "-p", "seeds", "3,4"]) == 0
+    said = capsys.readouterr().out
+    assert "width = 100 (by itself 3)  [int]: of the box" in said
+    assert "rate = -1.0 (by itself 0.1)  [float]\n" in said
+    assert "seeds = [3, 4] (by itself [1])  [list of int]" in said
+    assert "Nothing was run" in said
+
+
+def test_a_figure_is_drawn_with_the_parameters_that_are_given(
+    notebook: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nb = nbformat.read(notebook, 4)
+    nb.cells[-1].source = 'from IPython.display import SVG\nSVG(f\'<svg xmlns="a" width="{width}"/>\')'
+    nb.cells[-1].metadata["mystnb"] = {"figure": {"name": "fig-box"}}
+    nbformat.write(nb, notebook)
+    asked = ["rerun", str(notebook), "-o", str(tmp_path / "f.svg"), "-p", "width", "8", "--figure"]
+    assert main([*asked, "fig-bax"]) == 1
+    assert "it has fig-box" in capsys.readouterr().err
+    assert main([*asked, "fig-box"]) == 0
+    assert 'width="8"' in (tmp_path / "f.svg").read_text()
+
+
+def test_all_notebooks_take_a_parameter_where_they_have_it() -> None:
+    work = chosen("", {"d_sae": 128}, "smoke")
+    values = {page.stem: given.get("d_sae") for page, given in work.items()}
+    assert values["recovered_ce"] == values["own_work"] == 128
+    assert values["geometry"] is None
 
 
 @pytest.mark.parametrize(
@@ -45,6 +73,10 @@ def test_a_notebook_with_other_parameters(notebook: Path, tmp_path: Path, capsys
         (["rerun", "recovered_ce", "--preset", "huge"], 1, "no preset 'huge'; there are gemma-2-2b, gemma-3-270m"),
         (["rerun", "--all", "--preset", "smoke"], 2, "say where with --out"),
         (["rerun", "recovered_ce", "--figure", "fig-recovered-ce"], 2, "say where with --out"),
+        (["rerun", "--all", "--out", "here", "--figure", "fig-fvu"], 2, "takes a figure from one notebook"),
+        (["rerun", "--all", "--out", "here", "-p", "widht", "5"], 1, "no parameter 'widht'"),
+        (["rerun", "geometry", "--out", "here.pdf"], 2, "--out is here.pdf; what is written is .ipynb"),
+        (["rerun", "geometry", "-p", "angle_v", "1", "-p", "angle_v", "2"], 2, "angle_v is given twice"),
         (["rerun", "--out", "here"], 2, "name one notebook, or give --all"),
         (["rerun", "recovered_ce", "--all", "--out", "here"], 2, "name one notebook, or give --all"),
         (["runs", "remove", "nobody"], 2, "no run nobody"),
@@ -74,11 +106,11 @@ def test_the_process_ends_with_the_exit_code() -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["", "rerun", "runs", "runs show", "publish", "pretrain", "models"])
+@pytest.mark.parametrize("command", ["", "rerun", "runs", "runs show", "publish", "bench", "pretrain", "models"])
 def test_help_never_acts(command: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(place.rglob("*"))
     assert main([*command.split(), "--help"]) == 0
-    assert "--help" in capsys.readouterr().out
+    assert "Usage: aligned" in capsys.readouterr().out
     assert sorted(place.rglob("*")) == before
 
 

@@ -83,12 +83,30 @@ def chosen(name: str, given: Mapping[str, Any], by: str = "") -> dict[Path, Para
     if (NOTEBOOKS / "presets" / f"{model}.yml").exists() and not preset_of(model, NOTEBOOKS / "bimodality.ipynb"):
         raise ValueError(f"{model} is the name of a preset, not of a language model: give --preset {model}")
     place = Path(name) if name.endswith(".ipynb") else NOTEBOOKS / f"{name}.ipynb"
+    pages = [place] if name else sorted(NOTEBOOKS.glob("*.ipynb"))
+    known = {page: parameters(page) for page in pages}
+    everywhere = {parameter for of in known.values() for parameter in of}
     work = {}
-    for notebook in [place] if name else sorted(NOTEBOOKS.glob("*.ipynb")):
-        preset_name = by or preset_of(model, notebook)
-        work[notebook] = {**(preset(preset_name, notebook) if preset_name else {}), **given}
-        checked(notebook, work[notebook])
+    for page in pages:
+        preset_name = by or preset_of(model, page)
+        # of all pages, each takes what it has, and a name that none has is an error on the first
+        own = {n: value for n, value in given.items() if name or n in known[page] or n not in everywhere}
+        work[page] = checked(page, {**(preset(preset_name, page) if preset_name else {}), **own})
     return work
+
+
+def described(notebook: Path, given: Mapping[str, Any]) -> list[str]:
+    """A line a parameter: the value that it would have, its type, and what stands about it in the parameters cell."""
+    import papermill
+
+    help_of = {name: entry["help"] for name, entry in papermill.inspect_notebook(str(notebook)).items()}
+    known = parameters(notebook)
+    lines = []
+    for name, value in (known | dict(given)).items():
+        changed = f" (by itself {known[name]!r})" if value != known[name] else ""
+        about = f": {help_of[name]}" if help_of[name] else ""
+        lines.append(f"  {name} = {value!r}{changed}  [{_kind(known[name])}]{about}")
+    return [*lines, "Nothing was run; -o mine.ipynb runs it with these."]
 
 
 def checked(notebook: Path, given: Mapping[str, Any]) -> Parameters:
@@ -162,6 +180,25 @@ def figure(notebook: Path, name: str, out: Path) -> Path:
     return out
 
 
+def figure_with(notebook: Path, given: Mapping[str, Any], name: str, out: Path) -> Path:
+    """`figure`, of the notebook as it is with these parameters: where there are none, nothing runs.
+
+    Raises:
+        ValueError: no such figure, found before anything runs.
+        RuntimeError: see `rerun`.
+    """
+    import nbformat
+
+    if not given:
+        return figure(notebook, name, out)
+    cells = nbformat.read(notebook, 4).cells
+    there = [c.metadata["mystnb"]["figure"]["name"] for c in cells if "figure" in c.metadata.get("mystnb", {})]
+    if name not in there:
+        raise ValueError(f"{notebook} has no figure {name!r}; it has {', '.join(there) or 'none'}")
+    with TemporaryDirectory() as place:
+        return figure(rerun(notebook, Path(place) / notebook.name, given), name, out)
+
+
 def _forget_where_it_ran(notebook: Path) -> None:
     """Take out papermill's own records and what went to stderr, progress bars and libraries' warnings: paths of the
     machine, and times that make every rerun differ."""
@@ -182,9 +219,14 @@ def _kind(value: Any) -> str:
 
 
 def typed(name: str, value: Any, like: Any) -> Any:
-    """`value` if it is of the type of `like`; an int will do for a float."""
-    if isinstance(like, list) and isinstance(value, list):
-        return [typed(f"{name}[{i}]", v, like[0]) for i, v in enumerate(value)] if like else value
+    """`value` if it is of the type of `like`. An int will do for a float, a whole float for an int (1e6), and words
+    with commas between them, or a tuple, for a list."""
+    if isinstance(like, list) and isinstance(value, str) and "," in value:
+        value = [word.strip() for word in value.split(",")]
+    if isinstance(like, list) and isinstance(value, list | tuple):
+        return [typed(f"{name}[{i}]", v, like[0]) for i, v in enumerate(value)] if like else list(value)
+    if isinstance(like, int) and not isinstance(like, bool) and isinstance(value, float) and value.is_integer():
+        return int(value)
     if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not type(like):
