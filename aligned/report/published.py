@@ -126,6 +126,9 @@ def _real(
             _of("topk", "relu", **(whole | {"penalties": penalties[1:2], "ks": (16,)})),
             (("features", read), ("contexts", read), ("behaviour", read), ("convergence", 1)),
         ),
+        "browser": Part(
+            [s for s in _of("topk", **(whole | {"ks": (16,), "penalties": ()})) if s.seed < 2], (("browser", read),)
+        ),
         "batchtopk": Part(_of("batchtopk", **whole), grid),
         "centred": Part(_of("topk", "relu", center=True, **few), grid),
         "unit": Part(_of("relu", init="unit", **few), grid),
