@@ -24,7 +24,7 @@ def test_a_page_trains_the_saes_that_its_cost_counts(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize("model", PLANS)
 def test_the_pages_ask_for_what_is_published(model: str) -> None:
     pages = [page for page in NOTEBOOKS.glob("*.ipynb") if "use_published" in parameters(page)]
-    assert len(pages) == 8
+    assert len(pages) == 9
     given = {page: parameters(page) | (preset(model, page) if model != "embedded" else {}) for page in pages}
     asked = {spec for p in given.values() for spec in cost.asked(p)}
     assert asked == set(PLANS[model].specs)
