@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from aligned.files import write_text
+from aligned.report.values import problems
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 QUIET = ["--IPKernelApp.log_level=ERROR"]  # else every kernel warns of its own transport
@@ -113,18 +114,28 @@ def checked(notebook: Path, given: Mapping[str, Any]) -> Parameters:
     """The parameters as the notebook will get them.
 
     Raises:
-        ValueError: a parameter that the notebook does not have; the message names those that it has.
+        ValueError: a parameter that the notebook does not have, where the message names those that it has; a value that
+            cannot be (`aligned.report.values`). All that is wrong is said at once.
         TypeError: a value of another type than the one that stands in the notebook.
     """
     known = parameters(notebook)
-    if unknown := [name for name in given if name not in known]:
-        near = [name for word in unknown for name in get_close_matches(word, known, 1)]
-        raise ValueError(
-            f"{notebook.stem} has no parameter {', '.join(map(repr, unknown))}"
-            + (f" (is it {' or '.join(near)}?)" if near else "")
-            + f"; it has {', '.join(known)}"
-        )
-    return {name: typed(name, value, known[name]) for name, value in given.items()}
+    found, wrong, kinds = {}, [], []
+    for name, value in given.items():
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            wrong.append(f"{notebook.stem} has no parameter {name!r}" + (f" (is it {near[0]}?)" if near else ""))
+            continue
+        try:
+            found[name] = typed(name, value, known[name])
+        except TypeError as error:
+            kinds.append(str(error))
+    if wrong:
+        wrong[-1] += f"; it has {', '.join(known)}"
+    if found and (impossible := problems(notebook.stem, known, found)):
+        wrong.append(f"{notebook.stem}: {'; '.join(impossible)}")
+    if wrong or kinds:
+        raise (ValueError if wrong else TypeError)("; ".join([*wrong, *kinds]))
+    return found
 
 
 def rerun(notebook: Path, out: Path, given: Mapping[str, Any]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -60,6 +61,64 @@ def test_what_does_not_fit_is_refused_before_anything_runs(
     with pytest.raises(error, match=says):
         rerun(notebook, tmp_path / "out.ipynb", given)
     assert list(tmp_path.iterdir()) == [notebook]
+
+
+@pytest.mark.parametrize(
+    ("page", "given", "says"),
+    [
+        ("recovered_ce", {"constraint": "none"}, ["'none', the standard SAE, with which the page compares another"]),
+        (
+            "recovered_ce",
+            {"constraint": "alligned", "layer": 9, "activations": ["relu", "tpok"], "ks": [0], "tokens": 5, "lr": 2.0},
+            [
+                "it is one of none, projected",
+                "0 to 5",
+                "tpok",
+                "ks: sparsity is 0",
+                "one batch, 2048",
+                "between 0 and 1",
+            ],
+        ),
+        ("recovered_ce", {"context": 100_000}, ["blocks of at most"]),
+        ("recovered_ce", {"eval_tokens": 10}, ["eval_tokens is 10; it is at least one block, context = 256"]),
+        ("recovered_ce", {"d_sae": 4}, ["from 1 to d_sae = 4"]),
+        ("recovered_ce", {"seeds": [1, 1]}, ["1 or more different whole numbers"]),
+        ("recovered_ce", {"settings": []}, ["no parameter 'settings'"]),
+        ("recovered_ce", {"budgets": [{"tokns": 3}]}, ["tokns"]),
+        ("measures", {"seeds": [0]}, ["seeds is [0]; it has 2 or more"]),
+        ("measures", {"activation": "topk", "sparsity": 4096}, ["from 1 to d_sae = 2048"]),
+        (
+            "measures",
+            {"activation": "relu"},
+            ["sparsity 16 is that of topk: give sparsity too (a penalty's coefficient"],
+        ),
+        ("measures", {"activation": "tpok"}, ["tpok"]),
+        ("own_work", {"k": 0}, ["k: sparsity is 0"]),
+    ],
+)
+def test_values_that_cannot_be_are_refused_before_anything_runs_all_at_once(
+    page: str, given: dict[str, object], says: list[str]
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(says[0])) as error:
+        checked(NOTEBOOKS / f"{page}.ipynb", given)
+    assert [word for word in says if word not in str(error.value)] == []
+    assert "\n" not in str(error.value)
+
+
+def test_a_value_of_the_wrong_type_hides_no_other() -> None:
+    with pytest.raises(ValueError, match=r"constraint is 'none'.*; tokens is 1.5 .float."):
+        checked(FIGURE, {"constraint": "none", "tokens": 1.5})
+
+
+def test_a_penalty_goes_with_an_activation_that_takes_one() -> None:
+    given = {"activation": "relu", "sparsity": 0.1}
+    assert checked(NOTEBOOKS / "measures.ipynb", given) == given
+
+
+def test_a_folders_own_configuration_says_which_layers_there_are(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"n_layer": 2, "n_positions": 64}')
+    with pytest.raises(ValueError, match=r"layer is 3; .* has 2 layers, 0 to 1; context is 256; .* at most 64 tokens"):
+        checked(FIGURE, {"model": str(tmp_path)})
 
 
 def test_a_failed_run_keeps_what_it_got_to_and_spoils_nothing(notebook: Path, tmp_path: Path) -> None:

@@ -1,0 +1,121 @@
+"""What the parameters of a figure's page may be, checked without a kernel and all at once.
+
+The rules are those of `RunSpec` and of the language model's own configuration; here stands only what belongs to a page.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+PAIRS = ("measures", "stability", "feature_quality")  # pages that compare seeds with each other
+
+
+def problems(page: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a page's parameters, a line each; none for a page that names no language model.
+
+    Args:
+        page: the notebook's name.
+        known: its parameters, as they stand in the notebook.
+        given: what some of them become, of the same types.
+    """
+    p = {**known, **given}
+    if "model" not in p:
+        return []
+    found = list(dict.fromkeys([*_of_specs(p), *_of_sparsity(known, given), *_of_page(page, p), *_of_model(p)]))
+    if not found and {"activations", "penalties", "ks", "seeds", "constraint"} <= set(p):
+        from aligned.report.cost import asked
+
+        try:  # what no parameter shows by itself
+            asked(p)
+        except (TypeError, ValueError) as error:
+            found = [str(error)]
+    return found
+
+
+def _of_specs(p: Mapping[str, Any]) -> Iterator[str]:
+    """Each parameter as a field of a spec by itself, so that one which is wrong does not hide another."""
+    from aligned.methods import METHODS
+    from aligned.spec import RunSpec
+
+    def tried(said: str = "", **given: Any) -> Iterator[str]:
+        try:
+            RunSpec(**{"activation": "relu", "sparsity": 0.1, **given})
+        except (TypeError, ValueError) as error:
+            yield f"{said}{error}"
+
+    alone = {field.name for field in fields(RunSpec)} - {"sparsity", "options", "soft", "auxk"}
+    for name in sorted(alone & set(p), key=list(p).index):
+        if name == "activation":
+            both = ("sparsity", "d_sae") if p[name] in METHODS and "sparsity" in p else ()
+            yield from tried(**{name: p[name] for name in ("activation", *both)})
+        else:
+            yield from tried(**{name: p[name]})
+    several = {"seeds": "seed", "rates": "lr", "other_widths": "d_sae", "controls": "constraint"}
+    for name, field in several.items():
+        for value in p.get(name, []):
+            yield from tried(f"{name}: ", **{field: value})
+    for name in [name for name in p if name.endswith("activations")]:
+        for value in p[name]:
+            yield from tried(f"{name}: ", activation=value, sparsity=1)
+    for name in [name for name in p if name.endswith("penalties")]:
+        for value in p[name]:
+            yield from tried(f"{name}: ", sparsity=value)
+    for name in [name for name in p if name.endswith("ks") or name == "k"]:
+        for value in p[name] if isinstance(p[name], list) else [p[name]]:
+            yield from tried(f"{name}: ", activation="topk", sparsity=value, d_sae=max(1, p["d_sae"]))
+    if "rate_tokens" in p:
+        yield from tried("rate_tokens: ", tokens=p["rate_tokens"])
+    for name in ("settings", "budgets", "earlier"):
+        for change in p.get(name, []):
+            yield from tried(f"{name}: ", **change)
+
+
+def _of_sparsity(known: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]:
+    """A sparsity that stands in the notebook is k or a penalty, as its activation has it: the other needs its own."""
+    from aligned.methods import METHODS
+
+    if "sparsity" not in known or "sparsity" in given or given.get("activation") not in METHODS:
+        return
+    counts = METHODS[given["activation"]]().counts
+    if counts != METHODS[known["activation"]]().counts:
+        needs = "k, a whole number" if counts else "a penalty's coefficient, such as 0.1"
+        was = f"sparsity {known['sparsity']:g} is that of {known['activation']}"
+        yield f"activation is {given['activation']!r}, and {was}: give sparsity too ({needs})"
+
+
+def _of_page(page: str, p: Mapping[str, Any]) -> Iterator[str]:
+    if p.get("constraint") == "none":
+        yield (
+            "constraint is 'none', the standard SAE, with which the page compares another; give another, such as "
+            "projected"
+        )
+    seeds = p.get("seeds")
+    if seeds is not None:
+        least = 2 if page in PAIRS else 1
+        if len(set(seeds)) < len(seeds) or len(seeds) < least:
+            yield f"seeds is {seeds}; it has {least} or more different whole numbers"
+    for name in [name for name in p if name.endswith("_tokens") and name != "rate_tokens"]:
+        if p[name] < p["context"]:
+            yield f"{name} is {p[name]}; it is at least one block, context = {p['context']}"
+
+
+def _of_model(p: Mapping[str, Any]) -> Iterator[str]:
+    """Of a model in a folder, its layer and context; of a model elsewhere nothing can be known without fetching it."""
+    from aligned.language.model import EMBEDDED, EMBEDDED_FOLDER
+
+    folder = EMBEDDED_FOLDER if p["model"] == EMBEDDED else Path(p["model"]).expanduser()
+    if not (folder / "config.json").is_file():
+        return
+    config = json.loads((folder / "config.json").read_text())
+    layers, longest = (
+        next((config[key] for key in keys if key in config), None)
+        for keys in (("num_hidden_layers", "n_layer"), ("max_position_embeddings", "n_positions"))
+    )
+    if layers and p["layer"] >= layers:
+        yield f"layer is {p['layer']}; {p['model']} has {layers} layers, 0 to {layers - 1}"
+    if longest and p["context"] > longest:
+        yield f"context is {p['context']}; {p['model']} takes blocks of at most {longest} tokens"
