@@ -56,12 +56,15 @@ def rerun(notebook: str, parameter: Pairs, preset: str, out: Path | None, figure
         for line in reruns.described(*next(iter(work.items()))):
             print(line)
     elif figure:
-        print(f"written to {reruns.figure_with(*next(iter(work.items())), figure, out)}")
+        print(f"written to {reruns.figure_with(*next(iter(work.items())), figure, out, sys.stderr)}")
     else:
         for number, (page, values) in enumerate(work.items(), 1):
             of = f" ({number} of {len(work)})" if every else ""
             print(f"{page.stem}{of}: {values or 'as it stands'}", flush=True)
-            print(f"  written to {reruns.rerun(page, out / page.name if every else out, values)}", flush=True)
+            if said := reruns.ahead(page, values):
+                print(f"  {said}", flush=True)
+            done = reruns.rerun(page, out / page.name if every else out, values, sys.stderr)
+            print(f"  written to {done}", flush=True)
 
 
 def _named(names: tuple[str, ...]) -> list[Path]:

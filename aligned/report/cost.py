@@ -138,6 +138,40 @@ def asked(p: Mapping[str, Any]) -> list[RunSpec]:
     return list(dict.fromkeys(specs))
 
 
+def ahead(p: Mapping[str, Any]) -> str:
+    """What a page has before it, in a line: how many SAEs it asks for, how many of them are published or in the store,
+    how many it trains, and in about what time by `cost-cpu`, the record of two cores. "" for a page that trains by
+    other rules than `asked`.
+
+    Args:
+        p: the page's parameters, all of them.
+    """
+    from aligned.report.published import PLANS
+    from aligned.store.runs import folders
+
+    if "use_published" not in p:
+        return ""
+    specs = asked(p)
+    parts = [part for plan in PLANS.values() for part in plan.parts.values()]
+    sizes = {size for part in parts for _, size in part.measures}
+    asked_sizes = {p[name] for name in ("eval_tokens", "read_tokens", "windows", "probed") if name in p}
+    usable = p["use_published"] and asked_sizes <= sizes
+    planned = {spec for part in parts for spec in part.specs} if usable else set()
+    known = planned & set(published())
+    here = {folder.name for folder in folders()}
+    rest = [spec for spec in specs if spec not in planned]
+    missing = [spec for spec in rest if spec.name not in here]
+    line = f"{len(specs)} SAEs: {len(known & set(specs))} published, {len(rest) - len(missing)} in the store"
+    if later := sum(spec in planned and spec not in known for spec in specs):
+        line += f", {later} planned and left out until they are published"
+    line += f"; {len(missing)} to train"
+    if missing and p["model"] in D_IN:
+        minutes = 60 * training(record("cost-cpu"), missing, D_IN[p["model"]])["hours"]
+        said = f"{minutes / 60:.0f} hours" if minutes >= 120 else f"{max(1, round(minutes))} minutes"
+        line += f", in about {said} on two cores"
+    return line
+
+
 def training(record: dict[str, Any], specs: list[RunSpec], d_in: int) -> dict[str, float]:
     """What it takes to train some SAEs from nothing, by a record of the benchmark: `SAEs`, `hours` on the record's
     machine, `memory GB` (the largest SAE's peak), `disk GB` (weights, and the activations in bf16). Between the shapes

@@ -16,13 +16,14 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TextIO
 
 from aligned.files import write_text
 from aligned.report.values import problems
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 QUIET = ["--IPKernelApp.log_level=ERROR"]  # else every kernel warns of its own transport
+CELLS = "{desc}: {n_fmt} of {total_fmt} cells done, after {elapsed}\n"  # a line each, for training has its own bar
 Parameters = dict[str, Any]
 
 
@@ -107,6 +108,7 @@ def described(notebook: Path, given: Mapping[str, Any]) -> list[str]:
         changed = f" (by itself {known[name]!r})" if value != known[name] else ""
         about = f": {help_of[name]}" if help_of[name] else ""
         lines.append(f"  {name} = {value!r}{changed}  [{_kind(known[name])}]{about}")
+    lines += [f"It asks for {said}."] if (said := ahead(notebook, given)) else []
     return [*lines, "Nothing was run; -o mine.ipynb runs it with these."]
 
 
@@ -138,10 +140,24 @@ def checked(notebook: Path, given: Mapping[str, Any]) -> Parameters:
     return found
 
 
-def rerun(notebook: Path, out: Path, given: Mapping[str, Any]) -> Path:
+def ahead(notebook: Path, given: Mapping[str, Any]) -> str:
+    """`aligned.report.cost.ahead`, of a notebook with these parameters."""
+    from aligned.report import cost
+
+    return cost.ahead(parameters(notebook) | dict(given))
+
+
+def rerun(notebook: Path, out: Path, given: Mapping[str, Any], watched: TextIO | None = None) -> Path:
     """Execute a notebook with parameters into `out`, which is written only when every cell has run.
 
     What a failed run has got to is kept beside it, in the folder `failed/`.
+
+    Args:
+        notebook: the page.
+        out: where to.
+        given: parameters that are not as they stand there.
+        watched: where to show, while it runs, which cell has been reached and what the cells print: what is trained,
+            with the time left.
 
     Raises:
         ValueError, TypeError: see `checked`.
@@ -151,12 +167,20 @@ def rerun(notebook: Path, out: Path, given: Mapping[str, Any]) -> Path:
     from papermill.exceptions import PapermillExecutionError
 
     given = checked(notebook, given)
+    bar = {"bar_format": CELLS, "desc": notebook.stem, "file": watched, "disable": False}
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.parent, prefix=".running-") as place:  # not where it would be taken for a page
         beside = Path(place) / out.name
         try:
             papermill.execute_notebook(
-                str(notebook), str(beside), given, kernel_name="python3", progress_bar=False, extra_arguments=QUIET
+                str(notebook),
+                str(beside),
+                given,
+                kernel_name="python3",
+                progress_bar=bar if watched is not None else False,
+                stdout_file=watched,
+                stderr_file=watched,
+                extra_arguments=QUIET,
             )
         except PapermillExecutionError as error:
             failed = out.parent / "failed" / out.name
@@ -191,7 +215,7 @@ def figure(notebook: Path, name: str, out: Path) -> Path:
     return out
 
 
-def figure_with(notebook: Path, given: Mapping[str, Any], name: str, out: Path) -> Path:
+def figure_with(notebook: Path, given: Mapping[str, Any], name: str, out: Path, watched: TextIO | None = None) -> Path:
     """`figure`, of the notebook as it is with these parameters: where there are none, nothing runs.
 
     Raises:
@@ -207,7 +231,7 @@ def figure_with(notebook: Path, given: Mapping[str, Any], name: str, out: Path) 
     if name not in there:
         raise ValueError(f"{notebook} has no figure {name!r}; it has {', '.join(there) or 'none'}")
     with TemporaryDirectory() as place:
-        return figure(rerun(notebook, Path(place) / notebook.name, given), name, out)
+        return figure(rerun(notebook, Path(place) / notebook.name, given, watched), name, out)
 
 
 def _forget_where_it_ran(notebook: Path) -> None:

@@ -30,6 +30,22 @@ def test_the_pages_ask_for_what_is_published(model: str) -> None:
     assert asked == set(PLANS[model].specs)
 
 
+def test_a_page_says_what_is_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path / "store"))
+    page = parameters(NOTEBOOKS / "weight_tying.ipynb")
+    count = len(cost.asked(page))
+    there = sum(spec in published() for spec in cost.asked(page))
+    assert cost.ahead(page).startswith(f"{count} SAEs: {there} published, 0 in the store")
+    assert cost.ahead(page).endswith("; 0 to train")
+    scratch = cost.ahead(page | {"use_published": False})
+    assert scratch.startswith(f"{count} SAEs: 0 published, 0 in the store; {count} to train, in about ")
+    assert cost.ahead(page | {"eval_tokens": 4096}) == scratch  # no record of that size
+    (tmp_path / "store" / cost.asked(page)[0].name).mkdir(parents=True)
+    (tmp_path / "store" / cost.asked(page)[0].name / "spec.json").write_text("{}")
+    assert f"1 in the store; {count - 1} to train" in cost.ahead(page | {"use_published": False})
+    assert cost.ahead(parameters(NOTEBOOKS / "geometry.ipynb")) == ""
+
+
 def test_what_was_taken_counts_every_published_sae_once() -> None:
     table = cost.taken()
     assert table.SAEs.sum() == len(published())

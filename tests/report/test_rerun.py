@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from pathlib import Path
@@ -41,6 +42,13 @@ def test_the_outputs_are_those_of_the_cells_and_say_nothing_of_the_machine(noteb
     out = rerun(notebook, tmp_path / "out.ipynb", {})
     assert [output.text for output in nbformat.read(out, 4).cells[-1].outputs] == ["a result\n"]
     assert sys.prefix not in out.read_text()
+
+
+def test_who_watches_sees_the_cells_and_what_they_print(notebook: Path, tmp_path: Path) -> None:
+    seen = io.StringIO()
+    rerun(notebook, tmp_path / "out.ipynb", {"width": 5}, seen)
+    assert "0.5 [0, 1] a\n" in seen.getvalue()
+    assert "nb: 3 of 3 cells done" in seen.getvalue()  # papermill adds one, of the parameters that were given
 
 
 @pytest.mark.parametrize(
