@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -33,7 +35,8 @@ def behaviour(sae: SAE, x: Float[Tensor, "n d_in"]) -> dict[str, object]:
             there to be read off and was not.
 
     Raises:
-        ValueError: activations that are not `[n, d_in]` or not finite, or fewer than 4 d_in of them.
+        ValueError: activations that are not `[n, d_in]` or not finite, or fewer than 4 d_in of them;
+            activations that do not vary, or so large that a measure of them is not finite.
     """
     check_activations(sae, x)
     if len(x) < 4 * sae.d_in:
@@ -54,14 +57,17 @@ def behaviour(sae: SAE, x: Float[Tensor, "n d_in"]) -> dict[str, object]:
     density = fired / len(x)
     bins, low, high = DENSITIES
     alive = density[density > 0].log10().clamp(low, high)
+    found = {"error": ratio / len(x), "shrinkage": _shrinkage(fit + rest), "dark_matter": _dark_matter(fit, rest)}
+    if lost := [name for name, value in found.items() if not math.isfinite(value)]:
+        raise ValueError(
+            f"{', '.join(lost)} of these activations is not finite; a token equals their mean, or they overflow float32"
+        )
     return {
         "density": (torch.histc(alive, bins, low, high) / sae.d_sae).tolist(),
         "dead": (density == 0).float().mean().item(),
         "dense": (density > 0.1).float().mean().item(),
         **dict(zip(("l0_p05", "l0_p50", "l0_p95"), quantiles)),
-        "error": ratio / len(x),
-        "shrinkage": _shrinkage(fit + rest),
-        "dark_matter": _dark_matter(fit, rest),
+        **found,
     }
 
 

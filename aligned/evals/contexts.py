@@ -14,6 +14,7 @@ from torch import Tensor
 
 from aligned.alignment import alignment_score
 from aligned.evals.codes import by_feature
+from aligned.evals.fits import check_features
 from aligned.sae import SAE
 
 BEFORE, AFTER = 12, 6  # tokens shown around the strongest one
@@ -116,9 +117,13 @@ def pages(
         )
     if contexts < 1:
         raise ValueError(f"contexts is {contexts}; it is at least 1")
-    features = [int(i) for i in features]
-    if wrong := [i for i in features if not 0 <= i < sae.d_sae]:
-        raise ValueError(f"there is no feature {', '.join(map(str, wrong))}; the SAE has 0 to {sae.d_sae - 1}")
+    features = check_features(sae, features)
+    if keep.dtype != torch.bool or not keep.any():
+        raise ValueError(
+            f"keep is a mask, bool, that keeps at least one token; it is {keep.dtype}, {int(keep.sum())} kept"
+        )
+    if len(vocabulary) <= (highest := int(tokens.max())):
+        raise ValueError(f"the vocabulary has {len(vocabulary)} tokens, and token {highest} is among these blocks")
     scores = alignment_score(sae)
     found: list[Page] = []
     for f in by_feature(sae, x[keep], torch.tensor(features)):

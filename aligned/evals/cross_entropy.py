@@ -80,8 +80,15 @@ def recoveries(
     if len(layers) != 1:
         raise ValueError(f"SAEs of one layer are needed, and these are of {sorted(layers) or 'none'}")
     layer = layers.pop()
+    if batch < 1:
+        raise ValueError(f"batch is {batch}; it is at least 1")
+    if not isinstance(tokens, Tensor):
+        raise TypeError(f"tokens are a torch tensor, [n, context], and these are of type {type(tokens).__name__}")
     if tokens.ndim != 2 or tokens.shape[1] < 2 or model.is_special(tokens)[:, :-1].all():
-        raise ValueError(f"blocks of tokens, [n, context], are needed, and these have the shape {tuple(tokens.shape)}")
+        raise ValueError(
+            f"blocks of tokens, [n, context], with more than special tokens in them are needed, and these have the "
+            f"shape {tuple(tokens.shape)}"
+        )
     model.check_context(tokens.shape[1])
     # the caller's SAEs stay where they are
     sums = [_Sums(sae if sae.b_dec.device == model.device else deepcopy(sae).to(model.device)) for sae in saes]

@@ -31,11 +31,13 @@ def interval(values: Float[np.ndarray, " seeds"], level: float = LEVEL) -> Inter
     """Mean and interval of one value a seed, by Student's t.
 
     Raises:
-        ValueError: fewer than two seeds, from which no interval follows.
+        ValueError: fewer than two seeds, from which no interval follows; a value that is not finite.
     """
     n = len(values)
     if n < 2:
         raise ValueError(f"an interval over seeds needs at least 2 of them, and there is {n}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{(~np.isfinite(values)).sum()} of these {n} values are not finite, and have no interval")
     mean, half = float(np.mean(values)), t_quantile(level, n - 1) * float(np.std(values, ddof=1)) / n**0.5
     return Interval(mean, mean - half, mean + half, n)
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from aligned.evals.fits import layer_of
+from aligned.evals.fits import check_features, layer_of
 from aligned.language.labels import CONCEPTS, LEXICAL, lexical_labels
 from aligned.language.model import LanguageModel
 from aligned.language.text import Document
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SIGNIFICANT = 0.05
 FLIPS = 10_000
+STRONGEST = 1000  # norms of the residual stream, beyond which a model writes nothing that could be read
 FEWEST = 5  # prompts: of 4, the changes of sign are too few for a p under 0.05
 _TEXTS = 64  # written at once
 
@@ -73,8 +74,11 @@ def steering(
         raise ValueError(
             f"there are {len(features)} features, and concepts is {concepts!r}; give a list with one for each"
         )
-    if wrong := [i for i in features if not 0 <= i < sae.d_sae]:
-        raise ValueError(f"there is no feature {', '.join(map(str, wrong))}; the SAE has 0 to {sae.d_sae - 1}")
+    features = check_features(sae, features)
+    if not abs(strength) <= STRONGEST or not 0 <= seed < 2**63:
+        raise ValueError(
+            f"strength is {strength} and seed {seed}; they lie within +-{STRONGEST:,} and in 0 to 2^63 - 1"
+        )
     if len(prompts) < FEWEST or length < 1:
         raise ValueError(
             f"there are {len(prompts)} prompts and {length} tokens to write; a test at 5 % needs {FEWEST} prompts or "
@@ -86,6 +90,8 @@ def steering(
         )
     model.check_context(prompts.shape[1] + length)
     counted = ~model.is_special(prompts[:_TEXTS])  # BOS is twice as long as the rest
+    if not counted.any():
+        raise ValueError("these prompts hold special tokens alone; give some text to go on from")
     norm = model.residual(prompts[:_TEXTS], layer)[counted.to(model.device)].square().sum(-1).mean().sqrt()
     plain = _write(model, prompts, length, seed)
     plain_labels, plain_ce = _labels(model, prompts, plain), _cross_entropy(model, prompts, layer)
@@ -125,6 +131,8 @@ def success_rate(steered: pd.DataFrame) -> tuple[float, float, float]:
     """The share of features whose steering succeeded, with its 95 % interval (Wilson's). By chance it is 5 %."""
     from scipy.stats import binomtest
 
+    if not len(steered):
+        raise ValueError("the table of steered features is empty, and has no rate of success")
     found = binomtest(int(steered.success.sum()), len(steered))
     low, high = found.proportion_ci(method="wilson")
     return found.statistic, low, high

@@ -39,12 +39,27 @@ class Texts:
         x: `[texts, tokens, d_in]`, raw.
         keep: `[texts, tokens]`, False at special tokens.
         a, b: `[texts]`, whether each attribute holds. All four combinations occur.
+
+    Raises:
+        ValueError: masks that are not boolean or not of these shapes, a text with nothing to keep, or activations that
+            are not finite.
     """
 
     x: Float[Tensor, "texts tokens d_in"]
     keep: Bool[Tensor, "texts tokens"]
     a: Bool[Tensor, " texts"]
     b: Bool[Tensor, " texts"]
+
+    def __post_init__(self) -> None:
+        n = len(self.x)
+        for name, shape in (("keep", self.x.shape[:2]), ("a", (n,)), ("b", (n,))):
+            mask = getattr(self, name)
+            if mask.dtype != torch.bool or mask.shape != shape:
+                raise ValueError(f"{name} is {mask.dtype} {tuple(mask.shape)}; a mask, bool {tuple(shape)}, is needed")
+        if not self.x.isfinite().all():
+            raise ValueError("some of the activations of these texts are not finite")
+        if empty := int((~self.keep.any(1)).sum()):
+            raise ValueError(f"{empty} of {n} texts have no token to keep, and so no mean: leave them out")
 
     @property
     def mean(self) -> Float[Tensor, "texts d_in"]:
@@ -168,7 +183,7 @@ def scr(sae: SAE, probes: Probes, train: Texts, test: Texts, ablated: Sequence[i
     """
     import pandas as pd
 
-    if not ablated or min(ablated) < 1 or max(ablated) > sae.d_sae:
+    if not ablated or any(n != int(n) for n in ablated) or min(ablated) < 1 or max(ablated) > sae.d_sae:
         raise ValueError(f"ablated is {list(ablated)}; it holds numbers of features, 1 to {sae.d_sae} for this SAE")
     if len(probes.b.weight) != sae.d_in:
         raise ValueError(f"these probes read activations of width {len(probes.b.weight)}, and the SAE reads {sae.d_in}")

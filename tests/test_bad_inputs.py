@@ -1,0 +1,198 @@
+"""Bad inputs: each is refused before long work, by name. A row a case: what is done, the error, words of its message.
+
+The cases are small; what needs a language model takes the embedded one or a folder of random weights.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from aligned import evals
+from aligned.errors import NotFound
+from aligned.evals.contexts import pages
+from aligned.evals.intervals import interval
+from aligned.evals.pushes import steering, success_rate
+from aligned.evals.spurious import Texts
+from aligned.language.model import EMBEDDED_FOLDER, LanguageModel
+from aligned.sae import SAE
+from tests import folders
+
+D = 8
+X = torch.randn(64, D, generator=torch.Generator().manual_seed(0))
+MASK = torch.tensor([True, False])
+
+
+def sae(value: float | None = None, name: str = "W_dec", width: int = D) -> SAE:
+    """A small SAE; with a value in one of its parameters, where one is given."""
+    made = SAE(width, 16, sparsity=2).requires_grad_(False)
+    if value is not None:
+        getattr(made, name)[0] = value
+    return made
+
+
+def texts(**other: Tensor) -> Texts:
+    parts = {"x": torch.randn(2, 3, D), "keep": torch.ones(2, 3, dtype=torch.bool), "a": MASK, "b": MASK}
+    return Texts(**(parts | other))
+
+
+def page(features: Any = (0,), keep: Tensor | None = None, words: int = 4) -> object:
+    tokens = torch.ones(1, 4, dtype=torch.long)
+    kept = torch.ones(1, 4, dtype=torch.bool) if keep is None else keep
+    return pages(sae(), features, tokens, torch.randn(1, 4, D), kept, ["x"] * words)
+
+
+Case = tuple[Callable[[], object], type[Exception], str]
+
+MEASURES: dict[str, Case] = {
+    "behaviour, NaN weights": (lambda: evals.behaviour(sae(float("nan")), X), ValueError, "W_dec.* not finite"),
+    "behaviour, infinite bias": (
+        lambda: evals.behaviour(sae(float("inf"), "b_enc"), X), ValueError, "b_enc .* not finite"
+    ),
+    "behaviour, constant x": (lambda: evals.behaviour(sae(), torch.ones(64, D)), ValueError, "error.* not finite"),
+    "behaviour, huge x": (lambda: evals.behaviour(sae(), X * 1e20), ValueError, "not finite.*overflow"),
+    "behaviour, NumPy x": (lambda: evals.behaviour(sae(), X.numpy()), TypeError, "torch tensor.*ndarray"),
+    "concepts, NaN weights": (
+        lambda: evals.concepts(sae(float("nan")), X, (np.arange(64) % 2).astype(np.uint64), ("odd",)),
+        ValueError, "not finite",
+    ),
+    "codes, NaN weights": (lambda: evals.codes.codes(sae(float("nan")), X), ValueError, "not finite"),
+    "pages, feature 1.7": (lambda: page([1.7]), ValueError, r"no feature 1\.7; the SAE has 0 to 15"),
+    "pages, feature -1": (lambda: page([-1]), ValueError, "no feature -1"),
+    "pages, nothing kept": (lambda: page(keep=torch.zeros(1, 4, dtype=torch.bool)), ValueError, "at least one token"),
+    "pages, keep of ints": (lambda: page(keep=torch.ones(1, 4, dtype=torch.long)), ValueError, "a mask, bool"),
+    "pages, short vocabulary": (lambda: page(words=1), ValueError, "vocabulary has 1 tokens, and token 1"),
+    "texts, nothing kept": (
+        lambda: texts(keep=torch.tensor([[False] * 3, [True] * 3])), ValueError, "1 of 2 texts have no token"
+    ),
+    "texts, NaN": (lambda: texts(x=torch.full((2, 3, D), float("nan"))), ValueError, "not finite"),
+    "texts, ints for a": (lambda: texts(a=torch.tensor([1, 0])), ValueError, r"a is torch\.int64"),
+    "texts, ints for b": (lambda: texts(b=torch.tensor([1, 0])), ValueError, r"b is torch\.int64"),
+    "texts, three in a": (lambda: texts(a=torch.ones(3, dtype=torch.bool)), ValueError, r"bool \(2,\), is needed"),
+    "interval, NaN": (lambda: interval(np.array([1.0, np.nan])), ValueError, "1 of these 2 values are not finite"),
+    "interval, infinity": (lambda: interval(np.array([1.0, np.inf])), ValueError, "not finite"),
+    "success_rate of nothing": (lambda: success_rate([]), ValueError, "empty"),  # type: ignore[arg-type]
+}  # fmt: skip
+
+OnModel = tuple[Callable[[LanguageModel], object], type[Exception], str]
+
+
+def prompts(*shape: int) -> Tensor:
+    return torch.full(shape or (5, 4), 7)
+
+
+def steer(m: LanguageModel, **given: Any) -> object:
+    given = {"sae": sae(width=128), "features": [0], "concepts": ["comment"], "prompts": prompts(), "layer": 3} | given
+    return steering(given.pop("sae"), m, **given)
+
+
+ON_MODEL: dict[str, OnModel] = {
+    "residual, 300 tokens": (lambda m: m.residual(prompts(1, 300), 0), ValueError, "at most 256 tokens"),
+    "residual, id beyond": (lambda m: m.residual(prompts() + 9999, 0), ValueError, "has 0 to 4095"),
+    "residual, negative id": (lambda m: m.residual(prompts() - 9, 0), ValueError, "run from -2 to -2"),
+    "residual, floats": (lambda m: m.residual(prompts().float(), 0), ValueError, r"whole numbers.*float32"),
+    "loss, 300 tokens": (lambda m: m.token_loss(prompts(1, 300)), ValueError, "at most 256 tokens"),
+    "loss, one row": (lambda m: m.token_loss(prompts(4)), ValueError, r"\[n, context\]"),
+    "recovery, NaN weights": (
+        lambda m: evals.recovery(sae(float("nan"), width=128), m, prompts(), 3), ValueError, "not finite"
+    ),
+    "recovery, ids beyond": (
+        lambda m: evals.recovery(sae(width=128), m, prompts() + 9999, 3), ValueError, "has 0 to 4095"
+    ),
+    "recovery, special alone": (
+        lambda m: evals.recovery(sae(width=128), m, prompts() * 0, 3), ValueError, "more than special tokens"
+    ),
+    "recovery, batch -1": (
+        lambda m: evals.recovery(sae(width=128), m, prompts(), 3, batch=-1), ValueError, "batch is -1"
+    ),
+    "recovery, None": (lambda m: evals.recovery(sae(width=128), m, None, 3), TypeError, "tokens are a torch tensor"),  # type: ignore[arg-type]
+    "steering, feature 0.5": (lambda m: steer(m, features=[0.5]), ValueError, r"no feature 0\.5"),
+    "steering, strength nan": (lambda m: steer(m, strength=float("nan")), ValueError, "strength is nan"),
+    "steering, strength 1e30": (lambda m: steer(m, strength=1e30), ValueError, "strength is 1e"),
+    "steering, seed -1": (lambda m: steer(m, seed=-1), ValueError, "seed -1"),
+    "steering, seed 2^64": (lambda m: steer(m, seed=2**64), ValueError, "seed 184"),
+    "steering, BOS alone": (lambda m: steer(m, prompts=prompts() * 0), ValueError, "special tokens alone"),
+    "steering, NaN weights": (lambda m: steer(m, sae=sae(float("nan"), width=128)), ValueError, "not finite"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MEASURES)
+def test_measures(case: str) -> None:
+    do, error, says = MEASURES[case]
+    with pytest.raises(error, match=says):
+        do()
+
+
+@pytest.mark.parametrize("case", ON_MODEL)
+def test_on_the_model(case: str, model: LanguageModel) -> None:
+    do, error, says = ON_MODEL[case]
+    with pytest.raises(error, match=says):
+        do(model)
+
+
+def configured(**changes: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | changes))
+
+    return change
+
+
+def no_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+# What is done to a folder of a small GPT-NeoX, and what is then said of it.
+FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no tokenizer": (no_tokenizer, "holds no tokenizer"),
+    "more layers than weights": (configured(num_hidden_layers=5), "lacks .* of the weights"),
+    "weights of another shape": (configured(vocab_size=100), "other shapes"),
+    "not causal": (configured(model_type="bert", architectures=["BertModel"]), "BertModel, which is no causal"),
+    "another causal model's weights": (
+        configured(model_type="gpt2", architectures=["GPT2LMHeadModel"]), "lacks .* of the weights"
+    ),
+    "code of its own": (
+        configured(model_type="mine", auto_map={"AutoConfig": "probe.Config"}), "no model that transformers can read"
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def neox(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folders.make("gpt_neox", tmp_path_factory.mktemp("neox"))
+
+
+@pytest.mark.parametrize("case", FOLDERS)
+def test_nothing_is_made_up_for_a_model_folder(case: str, neox: Path, tmp_path: Path) -> None:
+    damage, says = FOLDERS[case]
+    folder = shutil.copytree(neox, tmp_path / "model")
+    (folder / "probe.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Config: pass\n")
+    damage(folder)
+    with pytest.raises(NotFound, match=says):
+        LanguageModel(str(folder), device="cpu")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["", " ", "x\0y", None, 3])
+def test_a_name_that_is_none(name: Any) -> None:
+    with pytest.raises(NotFound, match=r"model is .*; give 'embedded'"):
+        LanguageModel(name)
+
+
+def test_a_tokenizer_whose_special_tokens_have_no_row(neox: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    folder = shutil.copytree(neox, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_FOLDER)
+    tokenizer.add_special_tokens({"bos_token": "<mine>"})
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ValueError, match="special token 4096, and the model embeds 0 to 4095"):
+        LanguageModel(str(folder), device="cpu")
