@@ -29,8 +29,16 @@ def home() -> Path:
 
 
 def store() -> Path:
-    """Where runs and pools are kept: the folder that `ALIGNED_STORE` names, else `runs/` at `home`."""
-    return Path(os.environ.get("ALIGNED_STORE", home() / "runs"))
+    """Where runs and pools are kept: the folder that `ALIGNED_STORE` names, else `runs/` at `home`.
+
+    Raises:
+        NotADirectoryError: `ALIGNED_STORE` names a file.
+    """
+    named = os.environ.get("ALIGNED_STORE", "").strip()
+    place = Path(named).expanduser() if named else home() / "runs"
+    if place.is_file():
+        raise NotADirectoryError(errno.ENOTDIR, f"ALIGNED_STORE is {named}, a file; it names a folder")
+    return place
 
 
 @contextmanager

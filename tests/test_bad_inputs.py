@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from aligned import evals
+from aligned import evals, files
 from aligned.errors import NotFound
 from aligned.evals.contexts import pages
 from aligned.evals.intervals import interval
 from aligned.evals.pushes import steering, success_rate
 from aligned.evals.spurious import Texts
+from aligned.language import activations, text
 from aligned.language.model import EMBEDDED_FOLDER, LanguageModel
 from aligned.sae import SAE
+from aligned.spec import RunSpec
+from aligned.store import runs
 from tests import folders
 
 D = 8
@@ -196,3 +200,62 @@ def test_a_tokenizer_whose_special_tokens_have_no_row(neox: Path, tmp_path: Path
     tokenizer.save_pretrained(folder)
     with pytest.raises(ValueError, match="special token 4096, and the model embeds 0 to 4095"):
         LanguageModel(str(folder), device="cpu")
+
+
+# A file's name, what is in it, and what is said of it.
+TEXTS: dict[str, tuple[str, bytes, str]] = {
+    "a number": ("a.jsonl", b'{"text": "x"}\n{"text": 3}', r"a\.jsonl, line 2: 'text' is 3; it is a string"),
+    "no object": ("a.jsonl", b"[]", "line 1: expected a JSON object"),
+    "half a character": ("a.jsonl", b'{"text": "\\ud800"}', "line 1: 'text' holds half a character"),
+    "Latin 1, lines": ("a.jsonl", b'{"text": "\xe9"}', r"line 1 is not text in UTF-8"),
+    "Latin 1": ("a.txt", b"caf\xe9", r"a\.txt is not text in UTF-8"),
+    "no Parquet": ("a.parquet", b"PAR1 and no more", r"a\.parquet is damaged, or is no Parquet"),
+}
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_text(case: str, tmp_path: Path) -> None:
+    name, content, says = TEXTS[case]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=says):
+        [*text.documents(str(tmp_path))]
+
+
+def test_a_mark_of_byte_order_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "x"}')
+    assert [doc.text for side in ("train", "held_out") for doc in text._local(tmp_path)] == ["x", "x"]
+
+
+@pytest.mark.parametrize("source", ["", " ", "x\0y", None])
+def test_a_text_that_is_none(source: Any) -> None:
+    with pytest.raises(NotFound, match=r"text is .*; give 'installed-python'"):
+        text.documents(source)
+
+
+def test_a_store_that_is_a_file_or_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "afile").touch()
+    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path / "afile"))
+    with pytest.raises(NotADirectoryError, match="a file; it names a folder"):
+        files.store()
+    monkeypatch.setenv("ALIGNED_STORE", "")
+    assert files.store() == files.home() / "runs"
+    monkeypatch.setenv("ALIGNED_STORE", "~/x")
+    assert files.store() == Path.home() / "x"
+
+
+def test_a_pool_of_another_layer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other:
+        hook = "blocks.1.hook_resid_post"
+
+    with pytest.raises(ValueError, match=r"hook blocks\.1\.hook_resid_post, not blocks\.3"):
+        runs.run(RunSpec(layer=3), pool=Other())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="takes a RunSpec"):
+        runs.run(None)  # type: ignore[arg-type]
+
+
+def test_a_pool_whose_bytes_changed_is_not_whole(tmp_path: Path) -> None:
+    (tmp_path / "activations.bf16").write_bytes(bytes(64))
+    known = dict.fromkeys(("scale", "mean", "hook", "model_fingerprint", "text_fingerprint"), 0)
+    for crc32, whole in ((zlib.crc32(bytes(64)), True), (1, False)):
+        (tmp_path / "pool.json").write_text(json.dumps(known | {"shape": [4, 8], "crc32": crc32}))
+        assert activations._whole(tmp_path) == whole

@@ -15,6 +15,7 @@ import os
 import shutil
 import time
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
@@ -240,12 +241,29 @@ def collect(
 
 
 def _whole(folder: Path) -> bool:
-    """Whether a pool is there, with all of its file. (A sum over it would cost as long as to read it.)"""
+    """Whether a pool is there as it was written. Its file is read for that once a process; pools that were made before
+    sums were kept are compared by size alone."""
     try:
-        n, d_in = json.loads((folder / "pool.json").read_text())["shape"]
-        return (folder / "activations.bf16").stat().st_size == 2 * n * d_in
-    except (OSError, ValueError, KeyError):
+        facts, file = json.loads((folder / "pool.json").read_text()), folder / "activations.bf16"
+        n, d_in = facts["shape"]
+        there = file.stat()
+        if not {"scale", "mean", "hook", "model_fingerprint", "text_fingerprint"} <= set(facts):
+            return False
+        if there.st_size != 2 * n * d_in:
+            return False
+        return "crc32" not in facts or facts["crc32"] == _crc32(file, there.st_mtime_ns)
+    except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+@lru_cache(maxsize=64)
+def _crc32(file: Path, changed: int) -> int:
+    """Of a file as it was when it was `changed`."""
+    total = 0
+    with file.open("rb") as opened:
+        while part := opened.read(2**24):
+            total = zlib.crc32(part, total)
+    return total
 
 
 def _collect(
@@ -305,6 +323,7 @@ def _write_pool(
         facts |= {
             "scale": (n / square) ** 0.5,
             "mean": (total / n).tolist(),
+            "crc32": _crc32.__wrapped__(beside / "activations.bf16", 0),
             "tokens_per_second": round((n - done["tokens"]) / (time.monotonic() - started)),
             **_counts(model, blocks, data, order),
         }

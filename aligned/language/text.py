@@ -30,11 +30,16 @@ from torch import Tensor
 from aligned.errors import NotFound, Unreachable
 
 if TYPE_CHECKING:
+    import pyarrow.parquet as pq
     from transformers import PreTrainedTokenizerBase
 
 INSTALLED = "installed-python"
 ENGLISH = "installed-english"
 Split = Literal["train", "held_out"]
+_ALLOWED = (
+    f"give {INSTALLED!r}, {ENGLISH!r}, a .txt, .jsonl or .parquet file, a folder of them, or a hub data set as "
+    "'owner/name'"
+)
 
 # Top-level packages, all pinned in pyproject.toml. Those held out are never trained on: not by the language model, not
 # by an SAE.
@@ -75,6 +80,8 @@ def documents(source: str, split: Split = "train") -> Iterator[Document]:
         NotFound: a path that is not there, or a package that is not installed.
         Unreachable: a hub data set that cannot be reached.
     """
+    if not isinstance(source, str) or not source.strip() or "\0" in source:
+        raise NotFound(f"text is {source!r}; {_ALLOWED}")
     if split not in get_args(Split):
         raise ValueError(f"split is {split!r}; it is one of {', '.join(get_args(Split))}")
     if source == INSTALLED:
@@ -86,10 +93,7 @@ def documents(source: str, split: Split = "train") -> Iterator[Document]:
     elif source.count("/") == 1 and not source.startswith((".", "/", "~")):
         found = _hub(source)
     else:
-        raise NotFound(
-            f"no text at {source!r}: give {INSTALLED!r}, {ENGLISH!r}, a .txt, .jsonl or .parquet file, a folder "
-            f"of them, or a hub data set as 'owner/name'"
-        )
+        raise NotFound(f"no text at {source!r}: {_ALLOWED}")
     return _not_empty((doc for doc in found if _side(doc.text) == split), source, split)
 
 
@@ -173,6 +177,8 @@ def token_blocks(
     """
     if context < 2:
         raise ValueError(f"context is {context}; a block holds BOS and at least one token, so it is 2 or more")
+    if blocks is not None and blocks < 1:
+        raise ValueError(f"blocks is {blocks}; it is at least 1")
     bos, eos = special_tokens(tokenizer)
     need = None if blocks is None else blocks * (context - 1)
     parts: list[Tensor] = []
@@ -234,13 +240,26 @@ def _longest(text: str) -> int:
 
 
 def _local(path: Path) -> Iterator[Document]:
-    files = sorted(p for p in path.rglob("*") if p.suffix in _READERS) if path.is_dir() else [path]
+    files = sorted(p for p in path.rglob("*") if p.suffix in _READERS and not p.is_dir()) if path.is_dir() else [path]
     if not files:
         raise ValueError(f"the folder {path} holds no {', '.join(_READERS)} file")
     for file in files:
         if file.suffix not in _READERS:
             raise ValueError(f"{file} is not text that can be read here: give a {', '.join(_READERS)} file")
+        if not file.is_file():
+            raise NotFound(f"{file} is no file that can be read (a link to nothing, or a pipe): remove it")
         yield from _READERS[file.suffix](file)
+
+
+def _text(value: object, where: str) -> str:
+    """A document's text; a null is none."""
+    if not isinstance(value, str | None):
+        raise ValueError(f"{where}: 'text' is {value!r}; it is a string")
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{where}: 'text' holds half a character ({error}), which is no Unicode text") from error
+    return value or ""
 
 
 def _read_txt(file: Path) -> Iterator[Document]:
@@ -251,24 +270,35 @@ def _read_txt(file: Path) -> Iterator[Document]:
 
 
 def _read_jsonl(file: Path) -> Iterator[Document]:
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
+            where = f"{file}, line {number}"
             try:
-                yield Document(f"{file.name}:{number}", json.loads(line)["text"] or "")  # a null is no text
-            except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-                raise ValueError(f"{file}, line {number}: expected a JSON object with a field 'text'") from error
+                value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))["text"]
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{where} is not text in UTF-8 ({error})") from error
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise ValueError(f"{where}: expected a JSON object with a field 'text'") from error
+            yield Document(f"{file.name}:{number}", _text(value, where))
 
 
 def _read_parquet(file: Path) -> Iterator[Document]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.ParquetFile(file)
+    try:
+        yield from _rows(file, pq.ParquetFile(file))
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{file} is damaged, or is no Parquet ({error})") from error
+
+
+def _rows(file: Path, table: pq.ParquetFile) -> Iterator[Document]:
     if "text" not in table.schema_arrow.names:
         raise ValueError(f"{file} has no column 'text'; its columns are {', '.join(table.schema_arrow.names)}")
     row = 0
     for batch in table.iter_batches(columns=["text"]):
         for value in batch.column(0).to_pylist():
-            yield Document(f"{file.name}:{row}", value or "")
+            yield Document(f"{file.name}:{row}", _text(value, f"{file}, row {row}"))
             row += 1
 
 
@@ -288,7 +318,7 @@ def _hub(name: str) -> Iterator[Document]:
     for index, row in enumerate(rows):
         if "text" not in row:
             raise ValueError(f"the data set {name!r} has no column 'text'; its columns are {', '.join(row)}")
-        yield Document(f"{name}:{index}", row["text"] or "")
+        yield Document(f"{name}:{index}", _text(row["text"], f"the data set {name!r}, row {index}"))
 
 
 def _not_empty(docs: Iterator[Document], source: str, split: Split) -> Iterator[Document]:

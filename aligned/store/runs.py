@@ -33,7 +33,7 @@ from aligned.alignment import alignment_score
 from aligned.files import store
 from aligned.formats import load_saelens, save_saelens
 from aligned.language import text
-from aligned.language.activations import Centred, Raw, collect
+from aligned.language.activations import Centred, Pool, Raw, collect
 from aligned.language.model import LanguageModel
 from aligned.provenance import provenance
 from aligned.sae import SAE
@@ -123,13 +123,30 @@ def run(
         pool: what to train on, where the caller has it; otherwise it is found or made, by the language model.
 
     Raises:
+        ValueError: the pool is of another model, layer, text or context than the spec's.
         filelock.Timeout: another process is training it, and `wait` is False. (With `wait` this one waits for it.)
         OSError: the store can't be written; names the remedy.
     """
+    if not isinstance(spec, RunSpec):
+        raise TypeError(f"a run takes a RunSpec, and was given {spec!r}")
+    if pool is not None:
+        _check_pool(spec, pool)
     if (found := finished(spec)) is not None:
         return found
     with _lock(spec.name).acquire(timeout=-1 if wait else 0):
         return finished(spec, set_aside=True) or _train(spec, pool or activations(*pool_of(spec)), progress)
+
+
+def _check_pool(spec: RunSpec, pool: Raw) -> None:
+    """Raise a `ValueError` for a pool that is another spec's."""
+    asked = {"hook": f"blocks.{spec.layer}.hook_resid_post"}
+    given = {"hook": pool.hook}
+    if isinstance(pool, Pool):
+        asked |= {"model": spec.model, "text": spec.text, "context": str(spec.context)}
+        given |= {name: str(pool.facts.get(name)) for name in ("model", "text", "context")}
+    if differ := [name for name, value in asked.items() if given[name] != value]:
+        listed = ", ".join(f"{name} {given[name]}, not {asked[name]}" for name in differ)
+        raise ValueError(f"this pool is of {listed}: leave the pool out, and the spec's own is found or made")
 
 
 def finished(spec: RunSpec, set_aside: bool = False) -> Run | None:
@@ -171,6 +188,8 @@ def check(folder: Path) -> None:
         Damaged: with what is missing, unreadable or different.
     """
     made = _json(folder / "provenance.json")
+    if not isinstance(made.get("checksums"), dict):
+        raise Damaged(f"{folder / 'provenance.json'} holds no checksums")
     for name in WEIGHED:
         if not (folder / name).exists():
             raise Damaged(f"{folder} holds no {name}")
@@ -180,7 +199,12 @@ def check(folder: Path) -> None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict):
+            raise Damaged(f"{path} holds no JSON object")
+        return found
+    except NotADirectoryError as error:
+        raise Damaged(f"{path.parent} is no folder") from error
     except FileNotFoundError as error:
         raise Damaged(f"{path.parent} holds no {path.name}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
