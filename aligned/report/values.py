@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-PAIRS = ("measures", "stability", "feature_quality")  # pages that compare seeds with each other
+PAIRS = ("measures", "stability", "feature_quality", "features")  # pages that compare seeds with each other
 
 
 def problems(page: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
