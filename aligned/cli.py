@@ -26,7 +26,12 @@ def aligned() -> None:
 @click.argument("notebook", default="", metavar="[NOTEBOOK]")
 @click.option("-p", "--parameter", nargs=2, multiple=True, metavar="NAME VALUE", help="as often as you like")
 @click.option("--preset", default="", help="a file of notebooks/presets; by default that of the model")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="the notebook to write; with --all a folder")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="what to write: mine.ipynb, or mine.html, the page as the book would show it; with --all a folder",
+)
 @click.option("--figure", default="", metavar="NAME", help="write only this figure to --out, as SVG")
 @click.option("--all", "every", is_flag=True, help="every notebook, into the folder --out")
 def rerun(notebook: str, parameter: Pairs, preset: str, out: Path | None, figure: str, every: bool) -> None:
@@ -45,9 +50,9 @@ def rerun(notebook: str, parameter: Pairs, preset: str, out: Path | None, figure
         raise click.UsageError("--figure takes a figure from one notebook: name it instead of --all")
     if (every or figure) and not out:
         raise click.UsageError("--all and --figure write files: say where with --out")
-    kind = "" if every else ".svg" if figure else ".ipynb"
-    if out and kind and out.suffix != kind:
-        raise click.UsageError(f"--out is {out}; what is written is {kind}: give a name that ends so")
+    kinds = () if every else (".svg",) if figure else (".ipynb", ".html")
+    if out and kinds and out.suffix not in kinds:
+        raise click.UsageError(f"--out is {out}; what is written is {' or '.join(kinds)}: give a name that ends so")
     names = [name for name, _ in parameter]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise click.UsageError(f"{', '.join(twice)} is given twice; a list is one value, such as -p seeds [0,1]")
@@ -63,7 +68,10 @@ def rerun(notebook: str, parameter: Pairs, preset: str, out: Path | None, figure
             print(f"{page.stem}{of}: {values or 'as it stands'}", flush=True)
             if said := reruns.ahead(page, values):
                 print(f"  {said}", flush=True)
-            done = reruns.rerun(page, out / page.name if every else out, values, sys.stderr)
+            if out.suffix == ".html":
+                done = reruns.page_with(page, values, out, preset, sys.stderr)
+            else:
+                done = reruns.rerun(page, out / page.name if every else out, values, sys.stderr)
             print(f"  written to {done}", flush=True)
 
 

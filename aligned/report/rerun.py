@@ -234,6 +234,30 @@ def figure_with(notebook: Path, given: Mapping[str, Any], name: str, out: Path, 
         return figure(rerun(notebook, Path(place) / notebook.name, given, watched), name, out)
 
 
+def page_with(
+    notebook: Path, given: Mapping[str, Any], out: Path, preset: str = "", watched: TextIO | None = None
+) -> Path:
+    """`rerun`, and the page as the book would show it: `out` opens it (see `aligned.report.book.page`).
+
+    Args:
+        notebook, given, watched: see `rerun`.
+        out: a file that ends in `.html`.
+        preset: the preset whose values are among those given.
+
+    Raises:
+        ValueError: the notebook is no page of the book, found before anything runs.
+        RuntimeError: see `rerun`.
+    """
+    from aligned.report import book
+
+    if not (NOTEBOOKS / notebook.name).exists():
+        raise ValueError(f"{notebook} is no page of the book: give -o {out.with_suffix('.ipynb')}")
+    made = ", ".join(f"{name} = {value!r}" for name, value in given.items())
+    banner = book.note(preset) or (f"The page {notebook.stem} was made again with {made}." if made else "")
+    with TemporaryDirectory() as place:
+        return book.page(rerun(notebook, Path(place) / notebook.name, given, watched), out, banner)
+
+
 def _forget_where_it_ran(notebook: Path) -> None:
     """Take out papermill's own records and what went to stderr, progress bars and libraries' warnings: paths of the
     machine, and times that make every rerun differ."""

@@ -1,0 +1,39 @@
+"""The book: it builds from the committed pages, and shows one page that was made again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aligned.report import book
+from aligned.report.rerun import NOTEBOOKS, page_with
+
+
+def test_a_page_that_was_made_again_is_shown_as_the_book_would_and_says_so(tmp_path: Path) -> None:
+    """Warnings are errors, so this also says that the committed pages build."""
+    out = page_with(NOTEBOOKS / "geometry.ipynb", {"angle_v": 100.0}, tmp_path / "mine.html")
+    shown = tmp_path / "mine_files" / "notebooks" / "geometry.html"
+    assert f"url={shown.relative_to(tmp_path)}" in out.read_text()
+    said = shown.read_text()
+    assert "The page geometry was made again with angle_v = 100.0" in said
+    assert '<section id="exercises">' in said  # MyST and Sphinx have read it
+    assert (tmp_path / "mine_files" / "notebooks" / "scorecard.html").exists()  # where its links lead
+
+
+def test_what_is_no_page_of_the_book_is_refused_before_it_runs(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"own.ipynb is no page of the book: give -o .*mine.ipynb"):
+        page_with(tmp_path / "own.ipynb", {}, tmp_path / "mine.html")
+
+
+def test_a_preset_whose_numbers_mean_little_says_so_on_every_page() -> None:
+    assert "the numbers mean nothing" in book.note("smoke")
+    assert "too few tokens" in book.note("quick")
+    assert book.note("laptop") == book.note("") == ""
+
+
+def test_the_book_needs_no_torch() -> None:
+    code = "import sys, aligned.report.book; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
