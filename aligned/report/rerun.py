@@ -14,12 +14,13 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
 from aligned.files import write_text
-from aligned.report.values import problems
+from aligned.report.values import allowed, problems
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 QUIET = ["--IPKernelApp.log_level=ERROR"]  # else every kernel warns of its own transport
@@ -99,15 +100,13 @@ def chosen(name: str, given: Mapping[str, Any], by: str = "") -> dict[Path, Para
 
 def described(notebook: Path, given: Mapping[str, Any]) -> list[str]:
     """A line a parameter: the value that it would have, its type, and what stands about it in the parameters cell."""
-    import papermill
-
-    help_of = {name: entry["help"] for name, entry in papermill.inspect_notebook(str(notebook)).items()}
-    known = parameters(notebook)
+    known, comments = parameters(notebook), _comments(notebook)
     lines = []
     for name, value in (known | dict(given)).items():
         changed = f" (by itself {known[name]!r})" if value != known[name] else ""
-        about = f": {help_of[name]}" if help_of[name] else ""
-        lines.append(f"  {name} = {value!r}{changed}  [{_kind(known[name])}]{about}")
+        of = ", ".join(allowed(name))
+        words = "; ".join(part for part in (comments[name], of and f"may be {of}") if part)
+        lines.append(f"  {name} = {value!r}{changed}  [{_kind(known[name])}]{words and f': {words}'}")
     lines += [f"It asks for {said}."] if (said := ahead(notebook, given)) else []
     return [*lines, "Nothing was run; -o mine.ipynb runs it with these."]
 
@@ -271,6 +270,18 @@ def _forget_where_it_ran(notebook: Path) -> None:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     nbformat.write(nb, notebook)
+
+
+def _comments(notebook: Path) -> dict[str, str]:
+    """What stands about each parameter: behind it, or in the line above."""
+    import nbformat
+    import papermill
+
+    cells = nbformat.read(notebook, 4).cells
+    lines = [line for c in cells if "parameters" in c.metadata.get("tags", []) for line in c.source.splitlines()]
+    above = {line.partition(" = ")[0]: before[2:] for before, line in pairwise(lines) if before.startswith("# ")}
+    behind = papermill.inspect_notebook(str(notebook))
+    return {name: entry["help"] or above.get(name, "") for name, entry in behind.items()}
 
 
 def _kind(value: Any) -> str:

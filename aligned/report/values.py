@@ -9,9 +9,20 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 PAIRS = ("measures", "stability", "feature_quality", "features")  # pages that compare seeds with each other
+
+
+def allowed(parameter: str) -> tuple[str, ...]:
+    """The words that a parameter may be, or hold; none where it is a number, a name or a path."""
+    from aligned.alignment import Constraint
+    from aligned.methods import METHODS
+    from aligned.sae import Init
+
+    words = {"init": get_args(Init), "activation": tuple(sorted(METHODS)), "control": get_args(Constraint)[1:]}
+    words["constraint"] = words["control"]  # not `none`: see `_of_page`
+    return words.get(parameter.removeprefix("other_").removesuffix("s"), ())
 
 
 def problems(page: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from aligned.report.rerun import NOTEBOOKS, checked, parameters, preset, preset_of, rerun, written
+from aligned.report.rerun import NOTEBOOKS, checked, described, parameters, preset, preset_of, rerun, written
 
 FIGURE = NOTEBOOKS / "recovered_ce.ipynb"
 
@@ -121,6 +121,17 @@ def test_a_value_of_the_wrong_type_hides_no_other() -> None:
 def test_a_penalty_goes_with_an_activation_that_takes_one() -> None:
     given = {"activation": "relu", "sparsity": 0.1}
     assert checked(NOTEBOOKS / "measures.ipynb", given) == given
+
+
+def test_every_parameter_is_explained_and_its_words_are_listed() -> None:
+    """On the page, and by `aligned rerun NAME`."""
+    for page in NOTEBOOKS.glob("[!m]*.ipynb"):
+        for line in described(page, {})[: len(parameters(page))]:
+            assert re.search(r"\]: \w", line), f"{page.stem}: {line}"
+    said = "\n".join(described(FIGURE, {"constraint": "tied"}))
+    assert "constraint = 'tied' (by itself 'projected')  [str]: the aligned arm" in said
+    assert "may be projected, householder, rescaled, detached, tied, soft, post_step" in said
+    assert re.search("activations = .*matryoshka", said)
 
 
 def test_a_folders_own_configuration_says_which_layers_there_are(tmp_path: Path) -> None:
