@@ -9,10 +9,10 @@ TORCH_INDEX := $(if $(shell command -v nvidia-smi),,--index-url https://download
 WORKERS := -n 2 --dist loadfile
 TORCH := $(shell sed -n 's/^  "\(torch==[^"]*\)",/\1/p' pyproject.toml)
 
-.PHONY: help setup real book html publish test test-all bench clean
+.PHONY: help setup real book html publish test test-all test-pages bench clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*##/ {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 	@echo "  PRESET=smoke|quick|laptop|scratch|gemma-3-270m|smollm2-135m|pythia-160m|gemma-2-2b chooses what 'make book' trains (now: $(PRESET))"
 
 setup: $(BIN)/.ready  ## the environment in .venv, with pinned versions
@@ -48,7 +48,11 @@ test: setup  ## every test, the notebooks with the smoke preset among them
 	$(BIN)/python -m pytest $(WORKERS)
 
 test-all: setup  ## those, and every notebook on a model of every family
-	$(BIN)/python -m pytest $(WORKERS) -m "all or not all"
+	$(BIN)/python -m pytest $(WORKERS) -m "not pages"
+
+test-pages: setup  ## every page of the book in a browser: needs a Chromium on this computer
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[pages]'
+	$(BIN)/python -m pytest tests/pages -m pages
 
 bench: setup  ## speed and memory of training, beside the peers (half an hour)
 	$(BIN)/aligned bench speed

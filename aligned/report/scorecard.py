@@ -365,7 +365,7 @@ def _html(titles: Iterable[str], rows: Iterable[str]) -> str:
     head = "".join(f"<th>{title}</th>" for title in titles)
     look = ".claims :is(td, th) {text-align: left; vertical-align: top; padding: 0.1em 1em 0.1em 0}"
     return (
-        f"<style>{look}</style><div style='overflow-x: auto; font-size: 0.85em'><table class='claims'>"
+        f"<style>{look}</style><div tabindex='0' style='overflow-x: auto; font-size: 0.85em'><table class='claims'>"
         f"<thead><tr>{head}</tr></thead>{''.join(rows)}</table></div>"
     )
 
