@@ -10,8 +10,8 @@ The folders, in the order in which data pass through them:
     report/     from runs to records, claims, figures and pages
 
 Above them stand `alignment.py`, the idea of the paper; `sae.py`, the SAE; `spec.py`, all that decides a trained one;
-`formats.py` and `interop.py`, SAEs of other programs; and what all use: `files.py`, `precision.py`, `provenance.py`,
-`errors.py`. A file imports from its own folder and from those before it.
+`formats.py` and `interop.py`, SAEs of other programs; and what all use: `checks.py`, `files.py`, `precision.py`,
+`provenance.py`, `errors.py`. A file imports from its own folder and from those before it.
 """
 
 import os

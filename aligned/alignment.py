@@ -30,8 +30,11 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from aligned.checks import finite
 
 Rows = Float[Tensor, "d_sae d_in"]
 Constraint = Literal["none", "projected", "householder", "rescaled", "detached", "tied", "soft", "post_step"]
@@ -47,8 +50,42 @@ class HasWeights(Protocol):
 
 
 def alignment_score(sae: HasWeights) -> Float[Tensor, " d_sae"]:
-    """a_i = <e_i, d_i> of every feature, in float32 (arXiv 2605.18629). Scaling the activations leaves it unchanged."""
-    return dot(sae.W_enc.detach().float().T, sae.W_dec.detach().float()).squeeze(1)
+    """a_i = <e_i, d_i> of every feature, in float32 (arXiv 2605.18629). Scaling the activations leaves it unchanged.
+
+    Raises:
+        TypeError: something that has not these weights, such as a `Run`, whose SAE is `run.sae`.
+        ValueError: weights of other shapes, or as `checked_rows`.
+    """
+    weights = [getattr(sae, name, None) for name in ("W_enc", "W_dec")]
+    if not all(isinstance(w, Tensor) for w in weights):
+        raise TypeError(
+            "an SAE is needed, with torch tensors W_enc [d_in, d_sae] and W_dec [d_sae, d_in], and this is of type "
+            f"{type(sae).__name__}; a run's SAE is run.sae, a spec's is aligned.run(spec).sae"
+        )
+    return dot(*checked_rows(*weights)).squeeze(1)
+
+
+def checked_rows(W_enc: Float[Tensor, "d_in d_sae"], W_dec: Float[Tensor, "d_sae d_in"]) -> tuple[Rows, Rows]:
+    """Encoder and decoder rows, in float32.
+
+    Raises:
+        ValueError: weights of which the one is not the transpose's shape of the other, or not finite; square ones
+            where W_enc is in the decoder's layout.
+    """
+    if W_dec.ndim != 2 or W_enc.shape != W_dec.T.shape:
+        raise ValueError(
+            f"W_enc is {tuple(W_enc.shape)} and W_dec {tuple(W_dec.shape)}; they are [d_in, d_sae] and [d_sae, d_in]"
+        )
+    e, d = W_enc.detach().float().T, W_dec.detach().float()
+    finite({"W_enc": e, "W_dec": d}, "it is damaged, or its training failed: take another, or train it again")
+    if len(e) == e.shape[1] >= 8:  # shapes tell nothing; an encoder row is like its decoder row
+        as_given, turned = (F.cosine_similarity(rows, d).mean() for rows in (e, e.T))
+        if turned > 0.5 > 2 * as_given:
+            raise ValueError(
+                "W_enc of this SAE is in the decoder's layout: its rows, not its columns, are like the rows of W_dec "
+                f"(mean cosines {turned:.2f} and {as_given:.2f}); transpose it"
+            )
+    return e, d
 
 
 def alignment_penalty(e: Rows, d: Rows) -> Float[Tensor, ""]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -10,10 +12,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aligned.alignment import CONSTRAINTS, Constraint, householder_free, projected
+from aligned.checks import number, said, whole
 from aligned.methods import Method, method, options
 from aligned.methods.topk import keep_topk
 
 Init = Literal["unit", "small"]
+LARGEST = 2**27  # size, such as the number of features: the widest published SAEs have a quarter as many
 
 
 class SAE(nn.Module):
@@ -33,7 +37,8 @@ class SAE(nn.Module):
         options: of the method, those that are not its defaults.
 
     Raises:
-        ValueError: a value that is not allowed; the message names the field and what is.
+        TypeError, ValueError: a value that is not allowed; the message names the field and what is. An SAE that this
+            machine's memory does not hold.
     """
 
     threshold: Tensor
@@ -50,7 +55,12 @@ class SAE(nn.Module):
         options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.method = check_architecture(d_in, d_sae, activation, sparsity, constraint, init, options)
+        d_in, d_sae, seed = whole("d_in", d_in, 1), whole("d_sae", d_sae, 1, LARGEST), whole("seed", seed)
+        sparsity = number("sparsity", sparsity)
+        self.method = check_architecture(d_sae, activation, sparsity, constraint, init, options)
+        if constraint == "householder" and d_in < 2:
+            raise ValueError("d_in is 1; householder reflects in a plane, and needs 2 or more")
+        check_memory(d_in, d_sae)
         self.activation, self.sparsity, self.constraint = activation, sparsity, constraint
         # Whose residual stream it was trained on, where that is known.
         self.model: str | None = None
@@ -111,7 +121,15 @@ class SAE(nn.Module):
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """Sparse codes, non-negative, as after training. Where there is a threshold, it decides; else k, if there is
-        one."""
+        one.
+
+        Raises:
+            TypeError, ValueError: no torch tensor, or one whose last dimension is not d_in.
+        """
+        if not isinstance(x, Tensor):
+            raise TypeError(f"activations are a torch tensor, and these are of type {type(x).__name__}")
+        if x.shape[-1:] != (self.d_in,):
+            raise ValueError(f"these activations have the shape {tuple(x.shape)}; the SAE reads [..., {self.d_in}]")
         f = self.pre_activations(x)
         f = f * (f > self.threshold)  # all, where it is below 0
         return keep_topk(f, self.k) if self.keeps_k else f
@@ -127,7 +145,15 @@ class SAE(nn.Module):
         """The same SAE for x where it was trained on (x - mean) scale, with the encoder written out.
 
         The encoder takes the scale and the decoder its inverse, so codes and alignment scores stay as they are.
+
+        Raises:
+            TypeError, ValueError: a scale that is not over 0; a mean that is not finite, or of another width.
         """
+        scale, mean = number("scale", scale), torch.as_tensor(mean, dtype=self.b_dec.dtype, device=self.b_dec.device)
+        if scale <= 0:
+            raise ValueError(f"scale is {scale}; it is over 0: what the activations were multiplied by")
+        if mean.shape not in ((), (self.d_in,)) or not mean.isfinite().all():
+            raise ValueError(f"mean has the shape {tuple(mean.shape)}; it is finite, one number or [{self.d_in}]")
         raw = SAE(self.d_in, self.d_sae, self.activation, self.sparsity, "none", options=options(self.method))
         with torch.no_grad():
             raw.free.copy_(self.encoder_rows * scale)
@@ -141,7 +167,6 @@ class SAE(nn.Module):
 
 
 def check_architecture(
-    d_in: int,
     d_sae: int,
     activation: str,
     sparsity: float,
@@ -153,9 +178,20 @@ def check_architecture(
     found = method(activation, options)
     for name, value, allowed in (("constraint", constraint, get_args(Constraint)), ("init", init, get_args(Init))):
         if value not in allowed:
-            raise ValueError(f"{name} is {value!r}; it is one of {', '.join(allowed)}")
-    for name, size in (("d_in", d_in), ("d_sae", d_sae)):
-        if size < 1:
-            raise ValueError(f"{name} is {size}; it is a whole number of at least 1")
+            raise ValueError(f"{name} is {said(value)}; it is one of {', '.join(allowed)}")
     found.check(sparsity, d_sae)
     return found
+
+
+def check_memory(d_in: int, d_sae: int) -> None:
+    """Raise a `ValueError` for an SAE whose weights this machine's memory does not hold: W_dec and the free parameter,
+    in float32. (Training takes four times as much.)"""
+    try:
+        there: float = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError):  # a system that does not say
+        there = math.inf
+    if (needed := 8 * d_in * d_sae) > there:
+        raise ValueError(
+            f"d_sae is {d_sae:,} and d_in {d_in:,}: such an SAE takes {needed / 1e9:,.0f} GB, and this machine has "
+            f"{there / 1e9:,.0f} GB; take a smaller d_sae"
+        )

@@ -5,20 +5,44 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import operator
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import wraps
 from typing import Any, get_type_hints
 
+import numpy as np
+
+from aligned import checks
 from aligned.alignment import Constraint
+from aligned.checks import number, said, whole
 from aligned.language import text
 from aligned.methods import METHODS, Method, method, options
-from aligned.sae import SAE, Init, check_architecture
+from aligned.sae import LARGEST, SAE, Init, check_architecture
 
 Options = tuple[tuple[str, Any], ...]
 _LATER = ("outliers", "distinct", "options")  # fields that came when there were runs; a new one belongs here
+_LEAST = {"d_sae": 1, "tokens": 1, "batch": 1, "context": 2}  # of whole numbers; of the others 0
+_SIZES = ("layer", "d_sae", "batch", "context")  # bounded by `LARGEST`
+_MOST = 1e9  # of a coefficient: with a larger one training is of nothing else
+_GRID = 100_000  # specs in a grid
 
 
+def _fields_named(kind: type) -> type:
+    """A dataclass that says of a field which it does not have, which one may be meant."""
+    make = kind.__init__  # type: ignore[misc]
+
+    @wraps(make)
+    def checked(self: Any, *args: Any, **given: Any) -> None:
+        if wrong := checks.unknown(given, (field.name for field in fields(kind))):
+            raise TypeError(f"no field {wrong} in {kind.__name__}; there are {', '.join(f.name for f in fields(kind))}")
+        make(self, *args, **given)
+
+    kind.__init__ = checked  # type: ignore[misc]
+    return kind
+
+
+@_fields_named
 @dataclass(frozen=True)
 class RunSpec:
     """One SAE: on what it is trained, what it is, and how.
@@ -75,34 +99,20 @@ class RunSpec:
     options: Options = ()
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(RunSpec)
-        for field in fields(self):
-            value, kind = getattr(self, field.name), hints[field.name]
-            if field.name == "options":
-                continue
-            kind = kind if isinstance(kind, type) else str
-            if kind is int and not isinstance(value, bool | int) and hasattr(value, "__index__"):
-                value = operator.index(value)  # NumPy's whole numbers are not JSON's
-                object.__setattr__(self, field.name, value)
-            if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-                object.__setattr__(self, field.name, float(value))  # 32, 32.0 and NumPy's 32.0 are one spec
-            elif not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-                raise TypeError(f"{field.name} is {value!r}; it is of type {kind.__name__}")
-        given = _mapping(self.options)
-        found = check_architecture(1, self.d_sae, self.activation, self.sparsity, self.constraint, self.init, given)
+        for name, kind in get_type_hints(RunSpec).items():
+            if name != "options":
+                object.__setattr__(self, name, _checked(name, kind, getattr(self, name)))
+        found = check_architecture(
+            self.d_sae, self.activation, self.sparsity, self.constraint, self.init, _mapping(self.options)
+        )
         object.__setattr__(self, "options", tuple(sorted(options(found).items())))
-        for name, least in (
-            ("layer", 0), ("seed", 0), ("batch", 1), ("soft", 0), ("auxk", 0), ("context", 2), ("distinct", 0),
-        ):  # fmt: skip
-            if not least <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}; it is {least} or more")
         if self.auxk and (self.constraint != "none" or not self.method.auxk):
             having = " or ".join(sorted((name for name, kind in METHODS.items() if kind.auxk), reverse=True))
             raise ValueError(
                 f"auxk is {self.auxk} with {self.activation} and {self.constraint}; it goes with {having} and the "
                 "constraint none, and is 0 for all others"
             )
-        if self.outliers and not 1 < self.outliers < float("inf"):
+        if self.outliers and not self.outliers > 1:
             raise ValueError(
                 f"outliers is {self.outliers}; it is more than 1 (times the median norm), or 0 to keep all"
             )
@@ -148,31 +158,53 @@ class RunSpec:
         return f"{model}-l{self.layer}-{kind}-s{self.seed}-{self.hash}"
 
 
+def _checked(name: str, kind: Any, value: Any) -> Any:
+    """A field's value as the spec holds it: Python's own numbers, so that equal specs have one name."""
+    if kind is int:
+        return whole(name, value, _LEAST.get(name, 0), LARGEST if name in _SIZES else checks.WHOLE)
+    if kind is float:  # what a sparsity may be, its method says
+        return number(name, value, -_MOST if name == "sparsity" else 0, 1 if name == "lr" else _MOST)
+    if kind is bool and isinstance(value, np.bool_):
+        return bool(value)
+    if name in ("model", "text"):
+        return checks.name(name, value)
+    kind = kind if isinstance(kind, type) else str
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is {said(value)}; it is of type {kind.__name__}")
+    return value
+
+
 def _mapping(options: Any) -> dict[str, Any]:
     """Options as they may be given: a mapping, or the pairs that a spec holds, so that it can be a key."""
     try:
-        return dict(options)
+        given = dict(options)
     except (TypeError, ValueError):
-        raise TypeError(f'options is {options!r}; it is a mapping, such as {{"bandwidth": 0.002}}') from None
+        raise TypeError(f'options is {said(options)}; it is a mapping, such as {{"bandwidth": 0.002}}') from None
+    return {k: number(k, v) if isinstance(v, float | np.floating) else v for k, v in given.items()}
 
 
 def grid(spec: RunSpec, **choices: Iterable[Any]) -> list[RunSpec]:
     """Every combination of the choices, the last name varying fastest: `grid(spec, seed=[0, 1], sparsity=[8, 16])`.
 
     Raises:
-        ValueError: a name that is no field of RunSpec; a list with nothing in it.
-        TypeError: one value where a list of them is needed.
+        ValueError: a name that is no field of RunSpec; a list with nothing in it; more than 100,000 specs.
+        TypeError: no spec; one value, or a mapping, where a list of values is needed.
     """
-    allowed = {field.name for field in fields(RunSpec)}
-    if unknown := set(choices) - allowed:
-        raise ValueError(f"no field {', '.join(sorted(unknown))} in RunSpec; there are {', '.join(sorted(allowed))}")
+    if not isinstance(spec, RunSpec):
+        raise TypeError(f"a grid is of a RunSpec, such as RunSpec(), and was given {said(spec)}")
+    allowed = [field.name for field in fields(RunSpec)]
+    if wrong := checks.unknown(choices, allowed):
+        raise ValueError(f"no field {wrong} in RunSpec; there are {', '.join(allowed)}")
     for name, values in choices.items():
-        if isinstance(values, str) or not isinstance(values, Iterable):
-            raise TypeError(f"{name} is {values!r}; give a list of values, such as [{values!r}]")
-    choices = {name: list(values) for name, values in choices.items()}
-    if empty := [name for name, values in choices.items() if not values]:
+        if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+            one = getattr(spec, name) if isinstance(values, bytes | Mapping) else values
+            raise TypeError(f"{name} is {said(values)}; give a list of values, such as [{one!r}]")
+    lists = {name: list(itertools.islice(values, _GRID + 1)) for name, values in choices.items()}
+    if empty := [name for name, values in lists.items() if not values]:
         raise ValueError(f"there is no value for {', '.join(empty)}")
-    return [replace(spec, **dict(zip(choices, values))) for values in itertools.product(*choices.values())]
+    if math.prod(len(values) for values in lists.values()) > _GRID:
+        raise ValueError(f"these choices make more than {_GRID:,} specs; take fewer values of each")
+    return [replace(spec, **dict(zip(lists, values))) for values in itertools.product(*lists.values())]
 
 
 def variants(spec: RunSpec, changes: Iterable[Mapping[str, Any]]) -> dict[str, RunSpec]:

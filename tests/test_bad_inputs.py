@@ -5,6 +5,7 @@ The cases are small; what needs a language model takes the embedded one or a fol
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import zlib
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from aligned import evals, files
+from aligned.alignment import alignment_score
 from aligned.errors import NotFound
 from aligned.evals.contexts import pages
 from aligned.evals.intervals import interval
@@ -26,7 +28,7 @@ from aligned.evals.spurious import Texts
 from aligned.language import activations, text
 from aligned.language.model import EMBEDDED_FOLDER, LanguageModel
 from aligned.sae import SAE
-from aligned.spec import RunSpec
+from aligned.spec import RunSpec, grid
 from aligned.store import runs
 from tests import folders
 
@@ -86,6 +88,71 @@ MEASURES: dict[str, Case] = {
     "success_rate of nothing": (lambda: success_rate([]), ValueError, "empty"),  # type: ignore[arg-type]
 }  # fmt: skip
 
+NAN = float("nan")
+
+
+class Weights:
+    """An SAE of another program: two tensors, or what is given for them."""
+
+    def __init__(self, W_enc: Any, W_dec: Any) -> None:
+        self.W_enc, self.W_dec = W_enc, W_dec
+
+
+SQUARE = torch.randn(16, 16, generator=torch.Generator().manual_seed(1))
+
+SPECS: dict[str, Case] = {
+    "spec, model of no letters": (lambda: RunSpec(model=" "), ValueError, "model is ' '; it is a name"),
+    "spec, model with a NUL": (lambda: RunSpec(model="x\0y"), ValueError, "without control characters"),
+    "spec, model with half a character": (lambda: RunSpec(model="\ud800"), ValueError, "model is"),
+    "spec, model of 300 letters": (lambda: RunSpec(model="a" * 300), ValueError, "300 bytes; .* 150 between"),
+    "spec, no text": (lambda: RunSpec(text=""), ValueError, "text is ''; it is a name"),
+    "spec, seed 2^64": (lambda: RunSpec(seed=2**64), ValueError, r"from 0 to 2\^63 - 1"),
+    "spec, seed of text": (lambda: RunSpec(seed="0"), TypeError, "seed is '0'; it is a whole number"),  # type: ignore[arg-type]
+    "spec, d_sae 10^12": (lambda: RunSpec(d_sae=10**12), ValueError, "from 1 to 134,217,728"),
+    "spec, batch 10^12": (lambda: RunSpec(batch=10**12, tokens=10**12), ValueError, "batch is"),
+    "spec, tokens 10^400": (lambda: RunSpec(tokens=10**400), ValueError, r"tokens is 10+\.\.\.0+; it is"),
+    "spec, sparsity 10^400": (lambda: RunSpec(sparsity=10**400), ValueError, "sparsity is 10+.*finite number"),
+    "spec, soft 1e39": (lambda: RunSpec(soft=1e39), ValueError, r"from 0 to 1e\+09"),
+    "spec, infinite option": (
+        lambda: RunSpec(activation="jumprelu", options={"bandwidth": np.inf}), ValueError, "bandwidth is inf"  # type: ignore[arg-type]
+    ),
+    "spec, unknown field": (lambda: RunSpec(dsae=3), TypeError, r"no field dsae \(meant is perhaps d_sae\)"),  # type: ignore[call-arg]
+    "grid of None": (lambda: grid(None, seed=[0]), TypeError, "of a RunSpec"),  # type: ignore[arg-type]
+    "grid of the class": (lambda: grid(RunSpec, seed=[0]), TypeError, "of a RunSpec"),  # type: ignore[arg-type]
+    "grid, a mapping": (lambda: grid(RunSpec(), seed={1: "a"}), TypeError, r"give a list of values, such as \[0\]"),
+    "grid, bytes": (lambda: grid(RunSpec(), model=b"embedded"), TypeError, r"such as \['embedded'\]"),
+    "grid, unknown field": (lambda: grid(RunSpec(), seeds=[0]), ValueError, r"meant is perhaps seed\)"),
+    "grid without end": (lambda: grid(RunSpec(), seed=itertools.count()), ValueError, "more than 100,000 specs"),
+}  # fmt: skip
+
+SAES: dict[str, Case] = {
+    "SAE, householder of one dimension": (
+        lambda: SAE(1, 8, sparsity=1, constraint="householder"), ValueError, "d_in is 1; householder"
+    ),
+    "SAE, sparsity of text": (lambda: SAE(8, 16, sparsity="4"), TypeError, "sparsity is '4'; it is a number"),  # type: ignore[arg-type]
+    "SAE, no sparsity": (lambda: SAE(8, 16, sparsity=None), TypeError, "sparsity is None"),  # type: ignore[arg-type]
+    "SAE, d_in 8.0": (lambda: SAE(8.0, 16), TypeError, "d_in is 8.0; it is a whole number"),  # type: ignore[arg-type]
+    "SAE, d_in True": (lambda: SAE(True, 16), TypeError, "d_in is True"),
+    "SAE, seed 2^64": (lambda: SAE(8, 16, seed=2**64), ValueError, r"seed is .*2\^63 - 1"),
+    "SAE beyond memory": (lambda: SAE(10**7, 10**7), ValueError, "800,000 GB, and this machine has"),
+    "encode, width 9": (lambda: sae().encode(torch.zeros(4, 9)), ValueError, r"\(4, 9\); the SAE reads \[..., 8\]"),
+    "encode, NumPy": (lambda: sae().encode(X.numpy()), TypeError, "torch tensor.*ndarray"),
+    "raw, scale 0": (lambda: sae().for_raw_activations(0), ValueError, r"scale is 0\.0; it is over 0"),
+    "raw, scale -1": (lambda: sae().for_raw_activations(-1.0), ValueError, "it is over 0"),
+    "raw, scale NaN": (lambda: sae().for_raw_activations(NAN), ValueError, "scale is nan"),
+    "raw, NaN mean": (lambda: sae().for_raw_activations(1.0, X[0] * NAN), ValueError, "mean .* finite"),
+    "raw, mean of 3": (lambda: sae().for_raw_activations(1.0, X[0, :3]), ValueError, r"one number or \[8\]"),
+    "scores of None": (lambda: alignment_score(None), TypeError, "of type NoneType"),  # type: ignore[arg-type]
+    "scores of a spec": (lambda: alignment_score(RunSpec()), TypeError, "a run's SAE is run.sae"),  # type: ignore[arg-type]
+    "scores of NumPy": (lambda: alignment_score(Weights(X.T.numpy(), X.numpy())), TypeError, "torch tensors"),
+    "scores, W_enc as W_dec": (lambda: alignment_score(Weights(X, X)), ValueError, r"\[d_in, d_sae\] and"),
+    "scores, one decoder row": (lambda: alignment_score(Weights(X.T, X[:1])), ValueError, r"W_dec \(1, 8\)"),
+    "scores, NaN": (lambda: alignment_score(Weights(X.T * NAN, X)), ValueError, "W_enc .* not finite"),
+    "scores, square, W_enc as W_dec": (
+        lambda: alignment_score(Weights(SQUARE, SQUARE)), ValueError, "decoder's layout.*transpose"
+    ),
+}  # fmt: skip
+
 OnModel = tuple[Callable[[LanguageModel], object], type[Exception], str]
 
 
@@ -128,11 +195,40 @@ ON_MODEL: dict[str, OnModel] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", MEASURES)
-def test_measures(case: str) -> None:
-    do, error, says = MEASURES[case]
+CALLS = SPECS | SAES | MEASURES
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_calls(case: str) -> None:
+    do, error, says = CALLS[case]
     with pytest.raises(error, match=says):
         do()
+
+
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [
+        ({"sparsity": np.int64(4)}, {"sparsity": 4}),
+        ({"lr": np.float32(0.001)}, {"lr": 0.001}),
+        ({"seed": torch.tensor(3), "d_sae": np.uint16(64)}, {"seed": 3, "d_sae": 64}),
+        ({"center": np.True_}, {"center": True}),
+        ({"activation": "relu", "sparsity": -0.0}, {"activation": "relu", "sparsity": 0.0}),
+        (
+            {"activation": "jumprelu", "options": {"bandwidth": np.float32(0.2)}},
+            {"activation": "jumprelu", "options": {"bandwidth": 0.2}},
+        ),
+    ],
+)
+def test_equal_specs_are_one_run(given: dict[str, Any], same: dict[str, Any]) -> None:
+    assert RunSpec(**given) == RunSpec(**same)
+    assert RunSpec(**given).hash == RunSpec(**same).hash
+
+
+def test_a_square_sae_is_read_as_it_is() -> None:
+    made = SAE(16, 16, sparsity=2)
+    assert torch.allclose(alignment_score(made), torch.ones(16), atol=1e-5)
+    symmetric = SQUARE + SQUARE.T
+    assert alignment_score(Weights(symmetric, symmetric)).shape == (16,)
 
 
 @pytest.mark.parametrize("case", ON_MODEL)

@@ -149,15 +149,15 @@ def test_equal_specs_have_equal_names_and_others_do_not() -> None:
         ("constraint", "alined", ValueError, "one of none, projected"),
         ("layer", -1, ValueError, "layer is -1"),
         ("tokens", 100, ValueError, "at least one batch"),
-        ("tokens", 1e6, TypeError, "tokens is 1000000.0; it is of type int"),
+        ("tokens", 1e6, TypeError, "tokens is 1000000.0; it is a whole number"),
         ("seed", True, TypeError, "seed is True"),
         ("lr", 0.0, ValueError, "lr is 0.0"),
-        ("soft", float("nan"), ValueError, "soft is nan; it is 0 or more"),
+        ("soft", float("nan"), ValueError, "soft is nan; it is a finite number from 0"),
         ("auxk", 0.1, ValueError, "auxk is 0.1 with topk and projected"),
         ("outliers", 0.5, ValueError, "more than 1"),
         ("distinct", -1, ValueError, "distinct is -1"),
         ("center", 1, TypeError, "center is 1; it is of type bool"),
-        ("model", 3, TypeError, "of type str"),
+        ("model", 3, TypeError, "model is 3; it is a name"),
     ],
 )
 def test_a_spec_refuses_what_is_not_allowed(field: str, value: object, error: type[Exception], says: str) -> None:
