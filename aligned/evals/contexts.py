@@ -17,13 +17,16 @@ from aligned.evals.codes import by_feature
 from aligned.evals.fits import check_features
 from aligned.sae import SAE
 
-BEFORE, AFTER = 12, 6  # tokens shown around the strongest one
+BEFORE, AFTER = 12, 6  # tokens around the strongest one: whole lines within them are shown
+LINE = 24  # tokens of its own line that are shown to either side, where that is a longer one
+NO_CONCEPT = 0.2  # F1 under which a feature is said to detect none
 
 
 @dataclass(frozen=True)
 class Context:
     """Some tokens in a row, as text, with the feature's activation on each; `at` is the place among them of the one
-    that the context was taken for. (A larger activation may stand beside it, if an earlier context shows that one.)"""
+    that the context was taken for. The first token is shown from its last line's start on, the last one up to its first
+    line's end."""
 
     tokens: tuple[str, ...]
     values: tuple[float, ...]
@@ -51,8 +54,13 @@ class Page:
 
     @property
     def title(self) -> str:
-        known = f"; {self.concept}, F1 {self.f1:.2f}" if self.concept and self.f1 is not None else ""
+        known = "" if self.f1 is None else f"; {self.detects}, F1 {self.f1:.2f}"
         return f"feature {self.feature}: alignment score {self.score:.3f}, active on {self.density:.3%}{known}"
+
+    @property
+    def detects(self) -> str:
+        """The concept, or "no concept" where its F1 is under 0.2, which a choice among many reaches by chance."""
+        return self.concept if self.concept and (self.f1 or 0.0) >= NO_CONCEPT else "no concept"
 
     @classmethod
     def of_record(cls, record: dict[str, Any]) -> Page:
@@ -74,7 +82,8 @@ class Page:
         return "\n".join([self.title, *("  " + _plain(context) for context in self.contexts or ())])
 
     def html(self) -> str:
-        """A piece of HTML that stands for itself: the darker a token's ground, the larger the activation."""
+        """A piece of HTML that stands for itself: the darker a token's ground, the larger the activation. The number
+        stands after the tokens of at least half of a context's largest activation, and a pointer shows the others."""
         return f"<div class='feature'><p><strong>{html.escape(self.title)}</strong></p>{self.contexts_html()}</div>"
 
     def contexts_html(self) -> str:
@@ -104,7 +113,8 @@ def pages(
         x: their raw activations.
         keep: False at special tokens.
         vocabulary: the text of every token id (`tokenizer.batch_decode` of all ids).
-        contexts: how many of the strongest, no two of which overlap.
+        contexts: how many of the strongest, no two of which overlap. Each is a line, with the lines around it that lie
+            within a few tokens.
 
     Raises:
         ValueError: a feature that the SAE does not have, activations of another width than the SAE's or of other
@@ -125,35 +135,55 @@ def pages(
     if len(vocabulary) <= (highest := int(tokens.max())):
         raise ValueError(f"the vocabulary has {len(vocabulary)} tokens, and token {highest} is among these blocks")
     scores = alignment_score(sae)
+    breaks = np.array(["\n" in word for word in vocabulary])[tokens.numpy()]
     found: list[Page] = []
     for f in by_feature(sae, x[keep], torch.tensor(features)):
         for column in range(f.shape[1]):
             values = np.zeros(tokens.shape, dtype=np.float32)
             values[keep.numpy()] = f[:, [column]].toarray().ravel()
-            shown = tuple(_context(vocabulary, tokens[b], values[b], at) for b, at in _peaks(values, contexts))
+            peaks = _peaks(values, contexts, breaks)
+            shown = tuple(_context(vocabulary, tokens[b], values[b], at, here) for b, at, here in peaks)
             feature = features[len(found)]
             density = f.indptr[column + 1] - f.indptr[column]
             found.append(Page(feature, scores[feature].item(), float(density / f.shape[0]), shown))
     return found
 
 
-def _peaks(values: Float[np.ndarray, "blocks context"], count: int) -> list[tuple[int, int]]:
-    """Where the largest values stand, no two of them within one context."""
-    peaks: list[tuple[int, int]] = []
+def _peaks(
+    values: Float[np.ndarray, "blocks context"], count: int, breaks: Bool[np.ndarray, "blocks context"]
+) -> list[tuple[int, int, slice]]:
+    """Where the largest values stand, and the lines around them, of which no two overlap."""
+    peaks: list[tuple[int, int, slice]] = []
     candidates = np.argsort(values, axis=None)[::-1]
     for flat in candidates[: (values > 0).sum()]:
         block, at = divmod(int(flat), values.shape[1])
-        if all(block != b or abs(at - p) > BEFORE + AFTER for b, p in peaks):
-            peaks.append((block, at))
+        here = _lines(breaks[block], at)
+        if all(block != b or here.start >= of.stop or of.start >= here.stop for b, _, of in peaks):
+            peaks.append((block, at, here))
             if len(peaks) == count:
                 break
     return peaks
 
 
+def _lines(breaks: Bool[np.ndarray, " context"], at: int) -> slice:
+    """The line of a token, and as many whole ones before and after it as are near. A token that breaks a line ends it,
+    and what it holds of the next line, its indentation, begins that one; `breaks` says which do."""
+    starts = np.flatnonzero(breaks[:at])  # of the lines up to this one
+    ends = at + np.flatnonzero(breaks[at:]) + 1
+    near = starts[starts >= at - BEFORE]
+    start = near[0] if len(near) else max(starts[-1] if len(starts) else 0, at - LINE)
+    near = ends[ends <= at + AFTER + 1]
+    end = near[-1] if len(near) else min(ends[0] if len(ends) else len(breaks), at + LINE)
+    return slice(int(start), int(end))
+
+
 def _context(
-    vocabulary: Sequence[str], block: Int[Tensor, " context"], values: Float[np.ndarray, " context"], at: int
+    vocabulary: Sequence[str],
+    block: Int[Tensor, " context"],
+    values: Float[np.ndarray, " context"],
+    at: int,
+    here: slice,
 ) -> Context:
-    here = slice(max(0, at - BEFORE), at + AFTER + 1)
     words = tuple(vocabulary[t] for t in block[here].tolist())
     return Context(words, tuple(map(float, values[here])), at - here.start)
 
@@ -161,16 +191,32 @@ def _context(
 def _plain(context: Context) -> str:
     most = max(context.values)
     marks = [("[[", "]]") if v == most else ("[", "]") if v > 0 else ("", "") for v in context.values]
-    return "".join(a + word + b for word, (a, b) in zip(context.tokens, marks)).replace("\n", "\\n")
+    return "".join(a + word + b for word, (a, b) in zip(_words(context), marks)).replace("\n", "\\n")
+
+
+def _words(context: Context) -> list[str]:
+    """The tokens as they are shown: without what the first and the last hold of other lines, with a sign for the end of
+    a line that is active, and with dots where a line is not whole."""
+    words, first, last = list(context.tokens), context.tokens[0], context.tokens[-1]
+    words[-1] = last.partition("\n")[0]
+    if len(words) > 1:
+        words[0] = first.rpartition("\n")[2]
+    for i, value in enumerate(context.values):
+        if value > 0 and "\n" in context.tokens[i]:
+            words[i] = f"{words[i]}⏎" if i == len(words) - 1 else words[i].replace("\n", "⏎\n", 1)
+    before, after = ("" if "\n" in token else "…" for token in (first, last))
+    return [before + words[0], *words[1:-1], words[-1] + after] if len(words) > 1 else [before + words[0] + after]
 
 
 def _coloured(context: Context, most: float) -> str:
-    return "".join(_span(word, value, value / most) for word, value in zip(context.tokens, context.values))
+    told = max(context.values) / 2  # from here on the number is written out
+    return "".join(_span(word, v, v / most, v >= told) for word, v in zip(_words(context), context.values))
 
 
-def _span(word: str, value: float, depth: float) -> str:
+def _span(word: str, value: float, depth: float, told: bool) -> str:
     if value <= 0:
         return html.escape(word)
     # an orange on which the page's own text can be read, be it dark or light
     style = f"background:rgba(230,140,30,{0.75 * depth:.2f})"
-    return f"<span title='{value:.3g}' style='{style}'>{html.escape(word)}</span>"
+    number = f"<sub style='opacity:.7'>{value:.2g}</sub>" if told else ""
+    return f"<span title='{value:.3g}' style='{style}'>{html.escape(word)}</span>{number}"

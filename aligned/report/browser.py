@@ -12,7 +12,6 @@ from typing import Any
 
 from aligned.evals.contexts import Page
 
-NO_CONCEPT = 0.2  # F1 under which a feature is said to detect none
 SORTS = {"score": "alignment score", "density": "how often it fires", "f1": "F1", "mcs": "cosine with another seed"}
 
 
@@ -43,7 +42,6 @@ def browser(arms: Mapping[str, list[dict[str, Any]]], name: str = "features") ->
 def _feature(arm: str, row: dict[str, Any]) -> str:
     page = Page.of_record(row["page"])
     f1 = page.f1 or 0.0
-    concept = page.concept if page.concept and f1 >= NO_CONCEPT else "no concept"
     raised = ", ".join(f"<code>{html.escape(repr(token)[1:-1])}</code>" for token in row["raises"])
     facts = (
         f"Its decoder direction raises {raised}. Nearest in the other seed: feature {row['nearest']}, "
@@ -51,9 +49,9 @@ def _feature(arm: str, row: dict[str, Any]) -> str:
     )
     return (
         f'<details data-arm="{html.escape(arm)}" data-score="{page.score:.4f}" data-density="{page.density:.3g}" '
-        f'data-f1="{f1:.3f}" data-mcs="{row["mcs"]:.3f}" data-concept="{html.escape(concept)}">'
+        f'data-f1="{f1:.3f}" data-mcs="{row["mcs"]:.3f}" data-concept="{html.escape(page.detects)}">'
         f"<summary><b>{html.escape(arm)} {page.feature}</b> score {page.score:.2f} · fires on {page.density:.2%} · "
-        f"{html.escape(concept)} (F1 {f1:.2f}) · other seed {row['mcs']:.2f}</summary>"
+        f"{html.escape(page.detects)} (F1 {f1:.2f}) · other seed {row['mcs']:.2f}</summary>"
         f"{page.contexts_html()}<p>{facts}</p></details>"
     )
 

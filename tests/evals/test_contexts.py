@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from aligned.evals.contexts import AFTER, BEFORE, Page, pages
+from aligned.evals.contexts import LINE, Context, Page, pages
 from aligned.sae import SAE
 
 
@@ -32,7 +32,7 @@ def test_contexts_are_the_strongest_and_do_not_overlap(planted) -> None:  # type
     sae, tokens, x, keep, words = planted
     (page,) = pages(sae, [0], tokens, x, keep, words, contexts=4)
     assert [max(c.values) for c in page.contexts] == [5, 5, 4, 4]
-    assert all(" HIT" in c.tokens and len(c.tokens) <= BEFORE + AFTER + 1 for c in page.contexts)
+    assert all(" HIT" in c.tokens and len(c.tokens) <= 2 * LINE for c in page.contexts)
     assert [c.tokens[c.at] for c in page.contexts] == [" HIT"] * 4
     assert [c.values[c.at] for c in page.contexts] == [5, 5, 4, 4]
     assert page.score == pytest.approx(0.5)
@@ -50,6 +50,41 @@ def test_text_and_html_show_what_fires(planted) -> None:  # type: ignore[no-unty
     assert "<span title='5' style='background:rgba(230,140,30,0.75)'> HIT</span>" in shown
     assert "<i>" not in shown
     assert "&lt;i&gt;" in shown
+
+
+def test_contexts_are_whole_lines(planted) -> None:  # type: ignore[no-untyped-def]
+    sae, _, _, _, words = planted
+    tokens = torch.tensor([[0, 1, 3, 5, 7, 6, 3, 1, 1, 3, 2, *[1] * 9]])
+    x = torch.zeros(1, 20, 4)
+    x[0, 4, 0] = 2
+    (page,) = pages(sae, [0], tokens, x, tokens != 0, words)
+    (context,) = page.contexts
+    assert context.tokens == ("\n", " d", " HIT", " e", "\n", "a", "a", "\n")  # the last line is too long
+    assert page.text().splitlines()[1] == "   d[[ HIT]] e\\naa"
+
+
+def test_a_line_that_is_not_whole_ends_in_dots_and_an_active_end_of_line_can_be_seen(planted) -> None:  # type: ignore[no-untyped-def]
+    sae, _, _, _, words = planted
+    tokens = torch.full((1, 200), 5)
+    tokens[0, [0, 100]] = torch.tensor([0, 7])
+    x = torch.zeros(1, 200, 4)
+    x[0, 100, 0] = 2
+    (page,) = pages(sae, [0], tokens, x, tokens != 0, words)
+    shown = page.text().splitlines()[1]
+    assert shown.startswith("  … d d")
+    assert shown.endswith(" d d…")
+    assert len(page.contexts[0].tokens) == 2 * LINE
+    ended = Page(0, 1.0, 0.1, (Context(("\n    ", "if", ":", "\n        "), (0.0, 0.0, 0.0, 1.5), 3),))
+    assert ended.text().splitlines()[1] == "      if:[[⏎]]"
+    assert "⏎</span><sub style='opacity:.7'>1.5</sub>" in ended.html()
+
+
+def test_a_concept_that_chance_could_give_is_none(planted) -> None:  # type: ignore[no-untyped-def]
+    sae, tokens, x, keep, words = planted
+    (page,) = pages(sae, [0], tokens, x, keep, words, contexts=1)
+    assert replace(page, concept="comma", f1=0.19).title.endswith("; no concept, F1 0.19")
+    assert replace(page, concept="comma", f1=0.2).title.endswith("; comma, F1 0.20")
+    assert page.title.endswith("active on 4.762%")
 
 
 def test_a_page_from_its_record_is_the_same_page(planted) -> None:  # type: ignore[no-untyped-def]
