@@ -216,7 +216,7 @@ def _coloured(context: Context, most: float) -> str:
 def _span(word: str, value: float, depth: float, told: bool) -> str:
     if value <= 0:
         return html.escape(word)
-    # an orange on which the page's own text can be read, be it dark or light
-    style = f"background:rgba(230,140,30,{0.75 * depth:.2f})"
+    # an orange so faint that the page's own text can be read on it, be it dark or light (a contrast of 4.5)
+    style = f"background:rgba(230,140,30,{0.38 * depth:.2f})"
     number = f"<sub style='opacity:.7'>{value:.2g}</sub>" if told else ""
     return f"<span title='{value:.3g}' style='{style}'>{html.escape(word)}</span>{number}"
