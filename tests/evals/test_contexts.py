@@ -47,7 +47,7 @@ def test_text_and_html_show_what_fires(planted) -> None:  # type: ignore[no-unty
     assert "[[ HIT]]" in page.text()
     assert len(page.text().splitlines()) == 2
     shown = page.html()
-    assert "<span title='5' style='background:rgba(230,140,30,0.75)'> HIT</span>" in shown
+    assert "<span title='5' style='background:rgba(230,140,30,0.38)'> HIT</span>" in shown
     assert "<i>" not in shown
     assert "&lt;i&gt;" in shown
 
