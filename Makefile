@@ -9,7 +9,7 @@ TORCH_INDEX := $(if $(shell command -v nvidia-smi),,--index-url https://download
 WORKERS := -n 2 --dist loadfile
 TORCH := $(shell sed -n 's/^  "\(torch==[^"]*\)",/\1/p' pyproject.toml)
 
-.PHONY: help setup real book html publish test test-all test-pages bench clean
+.PHONY: help setup real book html slides publish test test-all test-pages bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,11 @@ book: setup  ## run the figure notebooks with PRESET, and build the book from th
 
 html: setup  ## build the book from the committed, executed notebooks
 	$(BIN)/python -m aligned.report.book notebooks $(BUILD)/html
+
+slides: setup  ## a lecture of 45 minutes, with the figures of the committed notebooks
+	@rm -rf $(BUILD)/slides && mkdir -p $(BUILD)/slides && cp -r book/slides $(BUILD)/slides/source
+	$(BIN)/sphinx-build -q -W -b revealjs $(BUILD)/slides/source $(BUILD)/slides/html
+	@echo "open $(BUILD)/slides/html/index.html"
 
 publish: setup  ## write the store's records to results/, run the notebooks with their own values, in place: what is committed
 	$(BIN)/aligned publish
