@@ -4,6 +4,7 @@ installed packages is spent once. (`make test` runs every page in a kernel of it
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,30 @@ import pytest
 
 from aligned.report import plots
 from aligned.report.rerun import checked
+
+SOLUTION = re.compile(r"\} Solution\n:class: dropdown\n(.*?)```", re.DOTALL)
+COMMAND = re.compile(r"(?:^|`|\n)(?:\.venv/bin/)?aligned ((?:\\\n|[^`\n])+)")
+
+
+def prose(page: Path) -> str:
+    """The words of a page, be it Markdown or a notebook."""
+    if page.suffix == ".md":
+        return page.read_text()
+    return "\n".join(cell.source for cell in nbformat.read(page, 4).cells if cell.cell_type == "markdown")
+
+
+def solutions(page: Path) -> list[str]:
+    """The code in the solutions of a page's exercises, imports first."""
+    code = []
+    for words in SOLUTION.findall(prose(page)):
+        for span in re.findall(r"`([^`\n]+)`", words):
+            try:
+                ast.parse(span)
+            except SyntaxError:
+                continue  # a command, or words
+            if re.search(r"[(\[]| = |import ", span) and "..." not in span:
+                code.append(span)
+    return sorted(code, key=lambda span: "import " not in span)
 
 
 def drawn(page: Path, given: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], list[object]]:

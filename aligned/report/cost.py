@@ -118,8 +118,8 @@ def asked(p: Mapping[str, Any]) -> list[RunSpec]:
     spec = RunSpec(
         **{field.name: p[field.name] for field in fields(RunSpec) if field.name in p and field.name != "seed"}
     )
-    arms = {"seed": p["seeds"], "constraint": dict.fromkeys(["none", p["constraint"]])}
-    every = arms | {"constraint": dict.fromkeys([*arms["constraint"], *p.get("controls", [])])}
+    arms = {"seed": p["seeds"], "constraint": list(dict.fromkeys(["none", p["constraint"]]))}
+    every = arms | {"constraint": list(dict.fromkeys([*arms["constraint"], *p.get("controls", [])]))}
     specs = kinds(spec, p["activations"], p["penalties"], p["ks"], **every)
     several = [p.get(f"other_{name}", p[name]) for name in ("activations", "penalties", "ks")]
     widths = [{"d_sae": width} for width in p.get("other_widths", [])]

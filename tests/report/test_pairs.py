@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aligned.report.rerun import NOTEBOOKS, parameters, preset
-from tests.drawn import drawn
+from tests.drawn import drawn, solutions
 from tests.folders import FAMILIES, make
 
 FIGURES = sorted(page.stem for page in NOTEBOOKS.glob("*.ipynb") if "model" in parameters(page))
@@ -44,6 +44,8 @@ def test_a_notebook_runs_on_another_model(
 ) -> None:
     monkeypatch.setenv("ALIGNED_STORE", str(tmp_path))
     page, model = NOTEBOOKS / f"{figure}.ipynb", str(folders[family])
-    _, shown = drawn(page, preset("smoke", page) | {"model": model, "layer": 1}, monkeypatch)
+    names, shown = drawn(page, preset("smoke", page) | {"model": model, "layer": 1}, monkeypatch)
     said = [capsys.readouterr().out, *(getattr(output, "data", "") for output in shown)]
     assert any(model in str(part) for part in said)
+    for code in solutions(page):  # what the exercises' solutions say to write in a further cell
+        exec(code, names)
