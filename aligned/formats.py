@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,22 +18,38 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from aligned import checks
+from aligned.alignment import checked_rows
+from aligned.checks import finite, said
 from aligned.errors import NoAccess, NotFound, Unreachable
 from aligned.files import in_one_move, write_json
 from aligned.language.model import named
 from aligned.methods import options
-from aligned.sae import SAE
+from aligned.sae import LARGEST, SAE
+
+_TAMPERED = "it is damaged, or its training failed: take another"
 
 
-def save_saelens(sae: SAE, folder: Path, metadata: dict[str, Any]) -> None:
+def save_saelens(sae: SAE, folder: Path, metadata: Mapping[str, Any]) -> None:
     """Write `cfg.json` and `sae_weights.safetensors`, which `sae_lens.SAE.load_from_disk` opens as a stock SAE.
 
     Args:
         sae: for raw activations (see `SAE.for_raw_activations`).
         folder: made if it is not there.
         metadata: goes into `cfg.json`: `hook_name`, `model_name`, `context_size`, ...
+
+    Raises:
+        TypeError, ValueError: no SAE; weights that are not finite; metadata that JSON does not hold, or that would take
+            the place of what the SAE says of itself (`aligned_...`). Nothing is written then.
+        NotADirectoryError: a file stands in the folder's place.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if not isinstance(sae, SAE) or not isinstance(metadata, Mapping):
+        raise TypeError(f"an aligned.SAE and a mapping are saved, and not {said(sae)} and {said(metadata)}")
+    if taken := [key for key in metadata if str(key).startswith("aligned_") or key == "sae_lens_version"]:
+        raise ValueError(f"metadata has {', '.join(taken)}, which the SAE itself says; leave it out")
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; an SAE is saved to a folder")
     tensors = {"W_enc": sae.W_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
     tensors |= {theirs: sae.get_parameter(ours) for ours, theirs in sae.method.saved.items()}
     config: dict[str, Any] = {
@@ -58,6 +76,12 @@ def save_saelens(sae: SAE, folder: Path, metadata: dict[str, Any]) -> None:
         config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
     if config["architecture"] == "jumprelu":
         tensors["threshold"] = sae.threshold.clamp_min(0).expand(sae.d_sae)
+    finite(tensors | {"threshold": sae.threshold}, "it is not saved: train it again")
+    try:
+        json.dumps(config, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata is {said(metadata)}; it holds what JSON does ({error})") from None
+    folder.mkdir(parents=True, exist_ok=True)
     with in_one_move(folder / "sae_weights.safetensors") as place:
         save_file({k: v.detach().cpu().float().contiguous() for k, v in tensors.items()}, place)
     write_json(folder / "cfg.json", config)
@@ -68,21 +92,35 @@ def load_saelens(folder: Path) -> SAE:
 
     Raises:
         NotFound: the folder holds no `cfg.json` or no weights.
-        ValueError: a damaged file, or an SAE that this project did not write.
+        ValueError: a damaged file, or an SAE that this project did not write; names the folder.
     """
-    for name in ("cfg.json", "sae_weights.safetensors"):
-        if not (folder / name).exists():
-            raise NotFound(f"{folder} holds no {name}; a SAELens folder has one")
+    with _damage_named(folder):
+        config = _object(folder, "cfg.json")
+        metadata, place = _part(config, "metadata", folder / "cfg.json"), _file(folder, "sae_weights.safetensors")
+        if "aligned_activation" not in metadata:
+            raise ValueError(f"{folder} was not written by this project; aligned.formats.load reads other SAEs")
+        tensors = load_file(place)
+        for name, size in zip(("d_sae", "d_in"), tensors["W_dec"].shape):
+            if config[name] != size:
+                raise ValueError(f"cfg.json says {name} {said(config[name])}, and the weights are of {size}")
+        model = metadata.get("aligned_model", metadata.get("model_name"))
+        activation, sparsity, layer = (metadata[f"aligned_{of}"] for of in ("activation", "sparsity", "layer"))
+        return _built(activation, sparsity, tensors, True, model, layer, metadata.get("aligned_options"))
+
+
+@contextmanager
+def _damage_named(folder: Path) -> Iterator[None]:
+    """Errors of a damaged folder, in one sentence that names it."""
     try:
-        config = json.loads((folder / "cfg.json").read_text())
-        tensors = load_file(folder / "sae_weights.safetensors")
-        activation, sparsity = config["metadata"]["aligned_activation"], config["metadata"]["aligned_sparsity"]
-    except (json.JSONDecodeError, SafetensorError, KeyError) as error:
-        raise ValueError(f"{folder} is damaged, or was not written by this project ({error})") from error
-    metadata = config["metadata"]
-    its = metadata.get("aligned_options")
-    model = metadata.get("aligned_model", metadata["model_name"])
-    return _built(activation, sparsity, tensors, True, model, metadata["aligned_layer"], its)
+        yield
+    except KeyError as error:
+        raise ValueError(f"{folder} is damaged: {error} is not in it") from error
+    except (TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{folder} is damaged: {error}") from error
+    except ValueError as error:
+        if str(folder) in str(error):
+            raise
+        raise ValueError(f"{folder}: {error}") from error
 
 
 def load(source: str | Path, sae_id: str | None = None) -> SAE:
@@ -99,11 +137,18 @@ def load(source: str | Path, sae_id: str | None = None) -> SAE:
 
     Raises:
         NotFound: a folder that holds neither; a release, or an SAE of it, that SAELens does not know.
+        TypeError: a source or an sae_id that is no name.
         ValueError: a damaged file, one that holds more than tensors, or an architecture that can't be written as an
-            `SAE`; names it.
+            `SAE`; weights that are not finite, or square and in the other one's layout; names the folder. An sae_id
+            with a folder, which holds one SAE.
         NoAccess: a gated release, and no login.
         Unreachable: a release that can't be reached.
     """
+    for name, value in (("source", source), ("sae_id", sae_id)):
+        if not isinstance(value, str | Path) and not (name == "sae_id" and value is None):
+            raise TypeError(f"{name} is {said(value)}; give a folder, or a release of SAELens and an sae_id")
+    if not str(source).strip():
+        raise NotFound("source is empty; give a folder, or a release of SAELens and an sae_id")
     folder = Path(source).expanduser()
     if folder.is_file():
         raise NotFound(f"{folder} is a file; give the folder that it stands in")
@@ -111,16 +156,17 @@ def load(source: str | Path, sae_id: str | None = None) -> SAE:
         if isinstance(source, Path) or source.startswith(("/", ".", "~")):
             raise NotFound(f"there is no folder {folder}")
         return _from_release(source, sae_id)
-    try:
+    if sae_id is not None:
+        raise ValueError(f"{folder} is a folder, which holds one SAE: leave out the sae_id, {said(sae_id)}")
+    with _damage_named(folder):
         return _from_folder(folder)
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{folder} is damaged: {type(error).__name__}, {error}") from error
 
 
 def _from_folder(folder: Path) -> SAE:
     if (folder / "cfg.json").exists():
-        config = _read_json(folder / "cfg.json")
-        return load_saelens(folder) if "aligned_activation" in config.get("metadata", {}) else _from_saelens(folder)
+        config = _object(folder, "cfg.json")
+        ours = "aligned_activation" in _part(config, "metadata", folder / "cfg.json")
+        return load_saelens(folder) if ours else _from_saelens(folder, config)
     if (folder / "ae.pt").exists():
         return _from_dictionary_learning(folder)
     raise NotFound(
@@ -133,7 +179,7 @@ def _from_release(release: str, sae_id: str | None) -> SAE:
     import sae_lens
     from huggingface_hub.errors import GatedRepoError
 
-    if sae_id is None:
+    if not sae_id:
         raise NotFound(f"there is no folder {release!r}; of a SAELens release give the sae_id too")
     try:
         theirs = sae_lens.SAE.from_pretrained(release, sae_id)
@@ -149,13 +195,17 @@ def _from_release(release: str, sae_id: str | None) -> SAE:
     return _translated(theirs, f"{release}, {sae_id}")
 
 
-def _from_saelens(folder: Path) -> SAE:
+def _from_saelens(folder: Path, config: dict[str, Any]) -> SAE:
     import sae_lens
 
+    _file(folder, "sae_weights.safetensors")
+    for name in {"d_in", "d_sae"} & config.keys():
+        checks.whole(name, config[name], 1, LARGEST)
     try:
         theirs = sae_lens.SAE.load_from_disk(folder)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, FileNotFoundError) as error:
-        raise ValueError(f"{folder} is damaged, or no SAE of a kind that SAELens knows ({error})") from error
+        why = " ".join(str(error).split())
+        raise ValueError(f"{folder} is damaged, or no SAE of a kind that SAELens knows ({why})") from error
     return _translated(theirs, str(folder))
 
 
@@ -168,7 +218,7 @@ def _translated(theirs: Any, name: str) -> SAE:
             "an aligned.SAE does not. Its scores can still be had: aligned.alignment_score takes SAELens's own object"
         )
     kind, k = cfg.architecture(), getattr(cfg, "k", 0)
-    weights = {key: value.detach().float() for key, value in theirs.state_dict().items()}
+    weights = {key: _float32(key, value) for key, value in theirs.state_dict().items()}
     if kind == "topk" and cfg.rescale_acts_by_decoder_norm:  # codes are chosen as if the decoder's rows were unit
         norm = weights["W_dec"].norm(dim=1)
         weights |= {
@@ -184,9 +234,7 @@ def _translated(theirs: Any, name: str) -> SAE:
     revision = (getattr(cfg.metadata, "model_from_pretrained_kwargs", None) or {}).get("revision")
     if model and revision:
         model = f"{model}@{revision}"
-    return _built(
-        "topk" if kind == "topk" else "relu", float(k), weights, cfg.apply_b_dec_to_input, model, _layer(hook)
-    )
+    return _built("topk" if kind == "topk" else "relu", k, weights, cfg.apply_b_dec_to_input, model, _layer(hook))
 
 
 def _gated(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -206,16 +254,14 @@ def _from_dictionary_learning(folder: Path) -> SAE:
     """Its names of weights: `encoder.weight [d_sae, d_in]`, `decoder.weight [d_in, d_sae]`; or as SAELens's."""
     from pickle import UnpicklingError
 
-    if not (folder / "config.json").exists():
-        raise NotFound(f"{folder} holds no config.json, which says what kind of SAE its ae.pt is")
-    config = _read_json(folder / "config.json").get("trainer", {})
+    config = _part(_object(folder, "config.json"), "trainer", folder / "config.json")
     try:
-        found = torch.load(folder / "ae.pt", map_location="cpu", weights_only=True)
-        w = {key: value.float() for key, value in found.items()}
+        found = torch.load(_file(folder, "ae.pt"), map_location="cpu", weights_only=True)
+        w = {key: _float32(key, value) for key, value in found.items()}
     except (UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
         raise ValueError(f"{folder / 'ae.pt'} is damaged, or holds more than tensors, and was not read") from error
     if "encoder.weight" in w:
-        w |= {"W_enc": w["encoder.weight"].T, "W_dec": w["decoder.weight"].T}
+        w |= {"W_enc": w["encoder.weight"].mT, "W_dec": w["decoder.weight"].mT}
     of_b_dec = next((key for key in ("b_dec", "bias", "decoder_bias", "decoder.bias") if key in w), "b_dec")
     kind = str(config.get("dict_class", ""))
     subtracts = kind not in ("AutoEncoderNew", "JumpReluAutoEncoder")
@@ -227,13 +273,14 @@ def _from_dictionary_learning(folder: Path) -> SAE:
             allowed = ", ".join((*_DICTIONARY_LEARNING, "GatedAutoEncoder"))
             raise ValueError(f"{folder} holds a {kind or 'dictionary of no class'}; those that can be read: {allowed}")
         else:
-            w["b_enc"] = w.get("b_enc", w.get("encoder.bias"))
+            w["b_enc"] = w["b_enc" if "b_enc" in w else "encoder.bias"]
         if kind == "AutoEncoderTopK":
             w.pop("threshold", None)  # it encodes by k
         on_residual = str(config.get("submodule_name", "resid_post")).startswith("resid_post")
         where = config.get("lm_name") or None, config.get("layer") if on_residual else None
-        return _built(_DICTIONARY_LEARNING.get(kind, "relu"), float(w.get("k", 0.0)), w, subtracts, *where)
-    except (KeyError, TypeError) as error:
+        k = w["k"].item() if "k" in w else 0.0
+        return _built(_DICTIONARY_LEARNING.get(kind, "relu"), k, w, subtracts, *where)
+    except KeyError as error:
         raise ValueError(f"{folder / 'ae.pt'} is no {kind}: {error} is not in it") from error
 
 
@@ -253,19 +300,29 @@ def _built(
     sparsity: float,
     weights: dict[str, Tensor],
     subtracts_b_dec: bool,
-    model: str | None,
-    layer: int | None,
+    model: Any,
+    layer: Any,
     its: dict[str, Any] | None = None,
 ) -> SAE:
     """An SAE with these weights, and these options of its method."""
+    if weights["W_dec"].ndim != 2:
+        raise ValueError(f"W_dec is {tuple(weights['W_dec'].shape)}; it is [d_sae, d_in]")
     d_sae, d_in = weights["W_dec"].shape
     sae = SAE(d_in, d_sae, activation, sparsity, "none", options=its)
     weights = weights | {ours: weights[theirs] for ours, theirs in sae.method.saved.items() if theirs in weights}
+    weights = {name: _float32(name, value) for name, value in weights.items()}
     for name, shape in (("W_enc", (d_in, d_sae)), ("b_enc", (d_sae,)), ("b_dec", (d_in,))):
         if weights[name].shape != shape:
             raise ValueError(f"{name} is {tuple(weights[name].shape)}, and with this decoder it is {shape}")
-    if broken := [n for n in ("W_enc", "W_dec", "b_dec", *sae.method.saved) if not weights[n].isfinite().all()]:
-        raise ValueError(f"{', '.join(broken)} of this SAE holds numbers that are not finite")
+    if "threshold" in weights and weights["threshold"].shape not in ((), (d_sae,)):
+        raise ValueError(f"threshold is {tuple(weights['threshold'].shape)}; it is one number, or one a feature")
+    used = {"W_enc", "W_dec", "b_dec", "threshold", *sae.method.saved} & weights.keys()
+    finite({name: weights[name] for name in used}, _TAMPERED)
+    checked_rows(weights["W_enc"], weights["W_dec"])
+    if layer is not None:
+        layer = checks.whole("layer", layer)
+    if model is not None:
+        model = checks.name("model", model)
     sae.model, sae.layer = model, layer
     with torch.no_grad():
         sae.free.copy_(weights["W_enc"].T)
@@ -298,11 +355,37 @@ def _layer(hook: str) -> int | None:
     return layer if layer >= 0 else None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _file(folder: Path, name: str) -> Path:
+    """A file in a folder; a folder or a pipe of its name is none."""
+    place = folder / name
+    if not place.exists():
+        raise NotFound(f"{folder} holds no {name}, which such a folder has")
+    if not place.is_file():
+        raise ValueError(f"{place} is no file")
+    return place
+
+
+def _object(folder: Path, name: str) -> dict[str, Any]:
+    """The JSON object in a file."""
+    place = _file(folder, name)
     try:
-        return json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON ({error})") from error
+        found = json.loads(place.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{place} is not JSON ({error})") from error
+    return _part({name: found}, name, place)
+
+
+def _part(of: dict[str, Any], name: str, place: Path) -> dict[str, Any]:
+    """An object in an object; an empty one where there is none."""
+    if not isinstance(found := of.get(name, {}), dict):
+        raise ValueError(f"{place} is damaged: {name} is {said(found)}, and an object {{...}} is needed")
+    return found
+
+
+def _float32(name: str, weights: Any) -> Tensor:
+    if not isinstance(weights, Tensor) or weights.is_complex():
+        raise ValueError(f"{name} is of {getattr(weights, 'dtype', type(weights).__name__)}; it is a tensor of numbers")
+    return weights.detach().float()
 
 
 def _sae_lens_version() -> str:

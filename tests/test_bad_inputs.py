@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from aligned import evals, files
@@ -25,6 +27,7 @@ from aligned.evals.contexts import pages
 from aligned.evals.intervals import interval
 from aligned.evals.pushes import steering, success_rate
 from aligned.evals.spurious import Texts
+from aligned.formats import load, save_saelens
 from aligned.language import activations, text
 from aligned.language.model import EMBEDDED_FOLDER, LanguageModel
 from aligned.sae import SAE
@@ -296,6 +299,161 @@ def test_a_tokenizer_whose_special_tokens_have_no_row(neox: Path, tmp_path: Path
     tokenizer.save_pretrained(folder)
     with pytest.raises(ValueError, match="special token 4096, and the model embeds 0 to 4095"):
         LanguageModel(str(folder), device="cpu")
+
+
+SaeFolder = Callable[[Path], Any]
+
+
+def cfg(**changes: Any) -> SaeFolder:
+    """Other values in `cfg.json`, and in its metadata where their names begin with `aligned_`."""
+
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "cfg.json").read_text())
+        for name, value in changes.items():
+            (config["metadata"] if name.startswith("aligned_") else config)[name] = value
+        (folder / "cfg.json").write_text(json.dumps(config))
+
+    return change
+
+
+def of_saelens(then: SaeFolder) -> SaeFolder:
+    """The folder as SAELens writes one, without what is ours; then what is done to it."""
+
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "cfg.json").read_text())
+        config["metadata"] = {k: v for k, v in config["metadata"].items() if not k.startswith("aligned_")}
+        (folder / "cfg.json").write_text(json.dumps(config))
+        then(folder)
+
+    return change
+
+
+def weights(name: str, other: Callable[[Tensor], Tensor]) -> SaeFolder:
+    def change(folder: Path) -> None:
+        place = folder / "sae_weights.safetensors"
+        found = load_file(place)
+        save_file(found | {name: other(found[name]).contiguous()}, place)
+
+    return change
+
+
+def in_place_of(name: str, make: Callable[[Path], object]) -> SaeFolder:
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        make(folder / name)
+
+    return change
+
+
+def dictionary(trainer: Any, **other: Tensor) -> SaeFolder:
+    """A folder of dictionary_learning in its place."""
+
+    def change(folder: Path) -> None:
+        (folder / "cfg.json").unlink()
+        parts = {"encoder.weight": torch.zeros(16, 8), "encoder.bias": torch.zeros(16), "bias": torch.zeros(8)}
+        torch.save(parts | {"decoder.weight": torch.zeros(8, 16)} | other, folder / "ae.pt")
+        (folder / "config.json").write_text(json.dumps({"trainer": trainer}))
+
+    return change
+
+
+# What is done to the folder of a small BatchTopK SAE with a threshold, and what is then said of it.
+SAE_FOLDERS: dict[str, tuple[SaeFolder, str]] = {
+    "a pipe for cfg.json": (in_place_of("cfg.json", os.mkfifo), r"cfg\.json is no file"),
+    "a pipe for weights": (in_place_of("sae_weights.safetensors", os.mkfifo), r"sae_weights\.safetensors is no file"),
+    "a list in cfg.json": (in_place_of("cfg.json", lambda place: place.write_text("[]")), r"an object .* is needed"),
+    "brackets in cfg.json": (in_place_of("cfg.json", lambda place: place.write_text("[" * 99_999)), "is not JSON"),
+    "metadata a list": (cfg(metadata=[]), r"cfg\.json is damaged: metadata is \[\]"),
+    "sparsity of text": (cfg(aligned_sparsity="four"), "sparsity is 'four'; it is a number"),
+    "layer of text": (cfg(aligned_layer="x"), "layer is 'x'; it is a whole number"),
+    "layer -1": (cfg(aligned_layer=-1), "layer is -1"),
+    "model 3": (cfg(aligned_model=3), "model is 3; it is a name"),
+    "another d_sae": (cfg(d_sae=17), "cfg.json says d_sae 17, and the weights are of 16"),
+    "NaN threshold": (weights("threshold", lambda t: t * NAN), "threshold of this SAE is not finite"),
+    "threshold of 7": (weights("threshold", lambda t: t[:7]), r"threshold is \(7,\); it is one number"),
+    "complex weights": (weights("W_dec", lambda w: w.to(torch.complex64)), "complex64; it is a tensor of numbers"),
+    "float64 beyond float32": (weights("W_dec", lambda w: w.double() * 1e300), "W_dec of this SAE is not finite"),
+    "SAELens, NaN threshold": (
+        of_saelens(weights("threshold", lambda t: t * NAN)), "threshold of this SAE is not finite"
+    ),
+    "SAELens, d_sae of text": (of_saelens(cfg(d_sae="16")), "d_sae is '16'; it is a whole number"),
+    "SAELens, other d_sae": (of_saelens(cfg(d_sae=17)), "no SAE of a kind that SAELens knows .*size mismatch"),
+    "SAELens, a pipe for weights": (
+        of_saelens(in_place_of("sae_weights.safetensors", os.mkfifo)), r"sae_weights\.safetensors is no file"
+    ),
+    "dictionary, trainer a list": (dictionary([]), r"config\.json is damaged: trainer is \[\]"),
+    "dictionary, layer of text": (dictionary({"dict_class": "AutoEncoder", "layer": "three"}), "layer is 'three'"),
+    "dictionary, model a list": (dictionary({"dict_class": "AutoEncoder", "lm_name": ["a"]}), r"model is \['a'\]"),
+    "dictionary, NaN threshold": (
+        dictionary({"dict_class": "BatchTopKSAE"}, k=torch.tensor(4), threshold=torch.tensor(NAN)),
+        "threshold of this SAE is not finite",
+    ),
+    "dictionary, weights of one dimension": (
+        dictionary({"dict_class": "AutoEncoder"}, **{"decoder.weight": torch.zeros(8)}), "is damaged"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SAE_FOLDERS)
+def test_a_damaged_sae_is_named(case: str, tmp_path: Path) -> None:
+    damage, says = SAE_FOLDERS[case]
+    made = SAE(8, 16, "batchtopk", 2)
+    made.model, made.layer = "embedded", 3
+    made.threshold.fill_(0.1)
+    save_saelens(made, tmp_path / "sae", {})
+    damage(tmp_path / "sae")
+    with pytest.raises(ValueError, match=says) as error:
+        load(tmp_path / "sae")
+    assert str(tmp_path / "sae") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("theirs", [False, True])
+def test_a_square_encoder_in_the_decoders_layout_is_refused(theirs: bool, tmp_path: Path) -> None:
+    save_saelens(SAE(16, 16, sparsity=2), tmp_path, {})
+    turn = weights("W_enc", lambda w: w.T)
+    (of_saelens(turn) if theirs else turn)(tmp_path)
+    with pytest.raises(ValueError, match="W_enc of this SAE is in the decoder's layout"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "sae_id", "error", "says"),
+    [
+        (None, None, TypeError, "source is None; give a folder"),
+        (3, None, TypeError, "source is 3"),
+        ("", None, NotFound, "source is empty"),
+        ("a-release", 3, TypeError, "sae_id is 3"),
+        ("a-release", "", NotFound, "give the sae_id too"),
+        (EMBEDDED_FOLDER, "an id", ValueError, "a folder, which holds one SAE: leave out the sae_id, 'an id'"),
+    ],
+)
+def test_what_is_no_source_of_an_sae(source: Any, sae_id: Any, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        load(source, sae_id)
+
+
+@pytest.mark.parametrize(
+    ("what", "metadata", "error", "says"),
+    [
+        (sae(NAN), {}, ValueError, "W_dec.* not finite; it is not saved"),
+        (sae(NAN, "b_dec"), {}, ValueError, "b_dec .* not finite"),
+        (None, {}, TypeError, "an aligned.SAE and a mapping are saved, and not None"),
+        (sae(), None, TypeError, "and not .*None"),
+        (sae(), {"aligned_sparsity": 3}, ValueError, "aligned_sparsity, which the SAE itself says"),
+        (sae(), {"of_mine": object()}, ValueError, "it holds what JSON does"),
+        (sae(), {"of_mine": NAN}, ValueError, "it holds what JSON does"),
+    ],
+)
+def test_nothing_is_saved_of_what_cannot_be_read_again(
+    what: Any, metadata: Any, error: type[Exception], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=says):
+        save_saelens(what, tmp_path / "sae", metadata)
+    assert not (tmp_path / "sae").exists()
+    (tmp_path / "afile").touch()
+    with pytest.raises(NotADirectoryError, match="afile is a file; an SAE is saved to a folder"):
+        save_saelens(sae(), tmp_path / "afile", {})
 
 
 # A file's name, what is in it, and what is said of it.

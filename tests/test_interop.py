@@ -177,7 +177,7 @@ def test_what_was_tampered_with_is_refused(tmp_path: Path) -> None:
     weights = load_file(tmp_path / "sae_weights.safetensors")
     for name, tensor, says in (
         ("b_dec", torch.zeros(1), r"b_dec is \(1,\), and with this decoder it is \(8,\)"),
-        ("W_enc", weights["W_enc"] * torch.nan, "W_enc of this SAE holds numbers that are not finite"),
+        ("W_enc", weights["W_enc"] * torch.nan, "W_enc of this SAE is not finite"),
     ):
         save_file({**weights, name: tensor}, tmp_path / "sae_weights.safetensors")
         with pytest.raises(ValueError, match=says):
@@ -326,6 +326,9 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
         load(tmp_path)
 
     (tmp_path / "cfg.json").write_text('{"architecture": "tree", "d_in": 3}')
+    with pytest.raises(FileNotFoundError, match=r"holds no sae_weights\.safetensors"):
+        load(tmp_path)
+    (tmp_path / "sae_weights.safetensors").touch()
     with pytest.raises(ValueError, match="damaged, or no SAE of a kind that SAELens knows"):
         load(tmp_path)
     (tmp_path / "cfg.json").write_text("{")
