@@ -32,12 +32,17 @@ def store() -> Path:
     """Where runs and pools are kept: the folder that `ALIGNED_STORE` names, else `runs/` at `home`.
 
     Raises:
-        NotADirectoryError: `ALIGNED_STORE` names a file.
+        NotADirectoryError: `ALIGNED_STORE` names a file, or a place in one.
+        OSError: it can't be the name of a folder.
     """
     named = os.environ.get("ALIGNED_STORE", "").strip()
-    place = Path(named).expanduser() if named else home() / "runs"
-    if place.is_file():
-        raise NotADirectoryError(errno.ENOTDIR, f"ALIGNED_STORE is {named}, a file; it names a folder")
+    try:
+        place = Path(named).expanduser().absolute() if named else home() / "runs"
+        there = next(part for part in (place, *place.parents) if part.exists())
+    except (OSError, RuntimeError) as error:  # too long; no such user
+        raise OSError(errno.EINVAL, f"ALIGNED_STORE is {named}, which can't be a folder ({error})") from error
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"ALIGNED_STORE is {named}, and {there} is a file; it names a folder")
     return place
 
 
@@ -127,6 +132,8 @@ def load(path: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tens
     Raises:
         ValueError: the file is damaged or was not written by `save`.
     """
+    if not path.is_file():
+        raise ValueError(f"{path} is no file")
     try:
         with safe_open(path, framework="pt") as file:
             facts = file.metadata() or {}

@@ -32,7 +32,6 @@ from aligned.language import activations, text
 from aligned.language.model import EMBEDDED_FOLDER, LanguageModel
 from aligned.sae import SAE
 from aligned.spec import RunSpec, grid
-from aligned.store import runs
 from tests import folders
 
 D = 8
@@ -495,16 +494,6 @@ def test_a_store_that_is_a_file_or_has_no_name(tmp_path: Path, monkeypatch: pyte
     assert files.store() == files.home() / "runs"
     monkeypatch.setenv("ALIGNED_STORE", "~/x")
     assert files.store() == Path.home() / "x"
-
-
-def test_a_pool_of_another_layer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Other:
-        hook = "blocks.1.hook_resid_post"
-
-    with pytest.raises(ValueError, match=r"hook blocks\.1\.hook_resid_post, not blocks\.3"):
-        runs.run(RunSpec(layer=3), pool=Other())  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="takes a RunSpec"):
-        runs.run(None)  # type: ignore[arg-type]
 
 
 def test_a_pool_whose_bytes_changed_is_not_whole(tmp_path: Path) -> None:

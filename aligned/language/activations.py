@@ -17,9 +17,10 @@ import time
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -29,14 +30,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from aligned import files
-from aligned.language import text
-from aligned.language.model import LanguageModel
+from aligned.language import contents, text
+from aligned.language.model import EMBEDDED_FOLDER, LanguageModel, named
 from aligned.precision import autocast, precision
 
 FORMAT = 1  # of a pool's folder
 _ROWS = 8192  # of a pool that are read at once
 _BLOCKS = 8  # blocks that go through the language model at once
 _DISK_SHARE = 0.8  # of the free disk that a pool may take
+_WINDOW = 250_000  # tokens of a stream that are shuffled together
 _KEEP_EVERY = 30.0  # seconds of work that a pool in the making may lose
 OUTLIER = 10  # times the median norm: what a pool's facts count as an outlier
 
@@ -121,10 +123,11 @@ class Stream:
     """
 
     def __init__(
-        self, model: LanguageModel, layer: int, blocks: Int[Tensor, "n context"], window: int = 250_000,
-        outliers: float = 0.0,
+        self, model: LanguageModel, layer: int, blocks: Int[Tensor, "n context"], window: int = _WINDOW,
+        outliers: float = 0.0, facts: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:  # fmt: skip
         self.model, self.layer, self.blocks, self.d_in = model, layer, blocks, model.d_in
+        self.outliers, self.facts = outliers, facts
         self.hook, self.model_fingerprint = model.hook(layer), model.fingerprint
         self.text_fingerprint = _fingerprint(blocks)
         self.window = window
@@ -159,7 +162,7 @@ class Stream:
         return self._held[1]
 
     def _without_outliers(self, times: float) -> Stream:
-        return Stream(self.model, self.layer, self.blocks, self.window, times)
+        return Stream(self.model, self.layer, self.blocks, self.window, times, self.facts)
 
 
 Raw: TypeAlias = Pool | Stream
@@ -186,6 +189,7 @@ def collect(
     context: int,
     split: text.Split = "train",
     place: Path | None = None,
+    spare: int = 0,
 ) -> Pool | Stream:
     """The pool of this model, layer and text: made now, or found where it was made before.
 
@@ -197,9 +201,10 @@ def collect(
         context: tokens in a block, BOS included; at most the model's own.
         split: `train` or `held_out`.
         place: the folder of pools; `pools/` in the store by default.
+        spare: bytes of the disk that a new pool leaves to what is trained on it.
 
     Returns:
-        A `Pool`, or a `Stream` where the pool would take more than 80 % of the free disk.
+        A `Pool`, or a `Stream` where the pool would take more than 80 % of the free disk; a line says so.
 
     Raises:
         ValueError: a layer or context that the model does not have; text shorter than one block.
@@ -209,21 +214,15 @@ def collect(
     place = files.store() / "pools" if place is None else place
     name = {
         "format": FORMAT,
-        "model": model.name,
         "model_fingerprint": model.fingerprint,
         "hook": model.hook(layer),
-        "text": source,
-        "split": split,
-        "tokens": tokens,
-        "context": context,
+        **asked_of(model.name, source, split, tokens, context),
     }
     if source in (text.INSTALLED, text.ENGLISH):  # other packages, another pool
         name["documents"] = text.fingerprint(text.installed_python(split))
-    elif Path(source).exists():  # and so for files that were changed
-        name["documents"] = text.fingerprint(text.documents(source, split))
     digest = hashlib.sha256(json.dumps(name, sort_keys=True).encode()).hexdigest()[:12]
     folder = place / f"{Path(model.name).name}-layer{layer}-{digest}"
-    if _whole(folder):
+    if _whole(folder, name):
         return Pool(folder)
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -232,28 +231,53 @@ def collect(
             error.errno, f"{place} can't be written ({error.strerror}); name another place with ALIGNED_STORE"
         ) from error
     with FileLock(place / f"{folder.name}.lock"):  # of many that need it one makes it
-        if _whole(folder):
+        if _whole(folder, name):
             return Pool(folder)
         if folder.exists():
             aside = files.set_aside(folder, place / "damaged")
             warnings.warn(f"{folder} is not as it was written. It is set aside as {aside} and made again", stacklevel=2)
-        return _collect(model, layer, source, tokens, context, split, folder, name)
+        return _collect(model, layer, source, tokens, context, split, folder, name, spare)
 
 
-def _whole(folder: Path) -> bool:
-    """Whether a pool is there as it was written. Its file is read for that once a process; pools that were made before
-    sums were kept are compared by size alone."""
+def asked_of(model: str, source: str, split: text.Split, tokens: int, context: int) -> dict[str, Any]:
+    """What a pool's facts say of what it was asked for, as far as that is known without the language model. Local files
+    are known by their place and by what they hold; the embedded model, which comes with this code, by its name."""
+    texts, folder = contents.local_text(source), contents.local_model(model)
+    asked: dict[str, Any] = {
+        "model": model, "text": source if texts is None else str(texts), "split": split, "tokens": tokens,
+        "context": context,
+    }  # fmt: skip
+    if texts is not None:
+        asked["documents"] = contents.of_text(source)
+    if folder is not None and folder != EMBEDDED_FOLDER.resolve():
+        asked |= {
+            "model": f"{folder}{model.removeprefix(named(model)[0])}",
+            "model_contents": contents.of_model(model),
+        }
+    return asked
+
+
+def _whole(folder: Path, name: Mapping[str, Any] = MappingProxyType({})) -> bool:
+    """Whether a pool, the one of this name, is there as it was written. Its file is read for that once a process; pools
+    that were made before sums were kept are compared by size alone."""
     try:
         facts, file = json.loads((folder / "pool.json").read_text()), folder / "activations.bf16"
         n, d_in = facts["shape"]
         there = file.stat()
         if not {"scale", "mean", "hook", "model_fingerprint", "text_fingerprint"} <= set(facts):
             return False
-        if there.st_size != 2 * n * d_in:
+        if there.st_size != 2 * n * d_in or any(facts.get(key) != value for key, value in name.items()):
+            return False
+        if facts.get("facts_crc32", _sum(facts)) != _sum(facts):
             return False
         return "crc32" not in facts or facts["crc32"] == _crc32(file, there.st_mtime_ns)
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _sum(facts: Mapping[str, Any]) -> int:
+    """CRC-32 of a pool's facts, but for itself."""
+    return zlib.crc32(json.dumps({k: v for k, v in facts.items() if k != "facts_crc32"}, sort_keys=True).encode())
 
 
 @lru_cache(maxsize=64)
@@ -268,7 +292,7 @@ def _crc32(file: Path, changed: int) -> int:
 
 def _collect(
     model: LanguageModel, layer: int, source: str, tokens: int, context: int, split: text.Split, folder: Path,
-    name: dict[str, object],
+    name: dict[str, Any], spare: int,
 ) -> Pool | Stream:  # fmt: skip
     # special tokens are dropped, so ask for a few more blocks than the tokens would fill
     blocks = text.token_blocks(
@@ -278,8 +302,14 @@ def _collect(
     n = min(tokens, int(keep.sum()))
     half = _half(folder) / "activations.bf16"
     free = shutil.disk_usage(folder.parent).free + (half.stat().st_size if half.exists() else 0)
-    if n * model.d_in * 2 > _DISK_SHARE * free:
-        return Stream(model, layer, blocks)
+    size = n * model.d_in * 2
+    if size > _DISK_SHARE * free or size + spare > free:
+        print(
+            f"no pool: {size / 1e9:.2f} GB of activations do not fit in {folder.parent} ({free / 1e9:.2f} GB free), so "
+            f"{model.name} reads the text anew for every SAE, which takes longer; ALIGNED_STORE names another place",
+            flush=True,
+        )
+        return Stream(model, layer, blocks, min(n, _WINDOW), facts=name)
     return _write_pool(model, layer, blocks, n, folder, name)
 
 
@@ -289,7 +319,7 @@ def _half(folder: Path) -> Path:
 
 
 def _write_pool(
-    model: LanguageModel, layer: int, blocks: Int[Tensor, "m context"], n: int, folder: Path, name: dict[str, object]
+    model: LanguageModel, layer: int, blocks: Int[Tensor, "m context"], n: int, folder: Path, name: dict[str, Any]
 ) -> Pool:
     beside = _half(folder)
     size = 2 * n * model.d_in
@@ -327,7 +357,7 @@ def _write_pool(
             "tokens_per_second": round((n - done["tokens"]) / (time.monotonic() - started)),
             **_counts(model, blocks, data, order),
         }
-        files.write_json(beside / "pool.json", facts)
+        files.write_json(beside / "pool.json", facts | {"facts_crc32": _sum(facts)})
         (beside / "half.json").unlink(missing_ok=True)
         if not folder.exists():
             beside.rename(folder)

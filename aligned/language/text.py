@@ -88,8 +88,8 @@ def documents(source: str, split: Split = "train") -> Iterator[Document]:
         return iter(installed_python(split))
     if source == ENGLISH:
         return installed_english(split)
-    if Path(source).exists():
-        found = _local(Path(source))
+    if (place := Path(source).expanduser()).exists():
+        found = _local(place)
     elif source.count("/") == 1 and not source.startswith((".", "/", "~")):
         found = _hub(source)
     else:
@@ -239,11 +239,15 @@ def _longest(text: str) -> int:
     return max(map(len, text.split("\n")))
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files of a local text, in the order in which they are read."""
+    return sorted(p for p in path.rglob("*") if p.suffix in _READERS and not p.is_dir()) if path.is_dir() else [path]
+
+
 def _local(path: Path) -> Iterator[Document]:
-    files = sorted(p for p in path.rglob("*") if p.suffix in _READERS and not p.is_dir()) if path.is_dir() else [path]
-    if not files:
+    if not (found := files_of(path)):
         raise ValueError(f"the folder {path} holds no {', '.join(_READERS)} file")
-    for file in files:
+    for file in found:
         if file.suffix not in _READERS:
             raise ValueError(f"{file} is not text that can be read here: give a {', '.join(_READERS)} file")
         if not file.is_file():

@@ -16,6 +16,8 @@ from itertools import chain, groupby, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 from aligned import files
 from aligned.files import home
 from aligned.report.measures import MEASURES, Measure
@@ -183,32 +185,56 @@ def _answered(group: tuple[RunSpec, ...], key: str) -> bool:
 
 
 def published() -> dict[RunSpec, dict[str, Any]]:
-    """The published records: spec, metrics, provenance."""
-    lines = [line for place in sorted(RESULTS.glob("*.jsonl")) for line in place.read_text().splitlines()]
-    return {RunSpec(**record["spec"]): record for record in map(json.loads, lines)}
+    """The published records: spec, metrics, provenance.
+
+    Raises:
+        ValueError: a line that is none; names file and line.
+    """
+    found = {}
+    for place in sorted(RESULTS.glob("*.jsonl")):
+        for number, line in enumerate(place.read_bytes().splitlines(), 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+                if not all(isinstance(record[part], dict) for part in ("spec", "metrics", "provenance")):
+                    raise TypeError("spec, metrics and provenance are JSON objects")
+                found[RunSpec(**record["spec"])] = record
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{place}, line {number}, is no record of this version ({type(error).__name__}: {error}): mend it, "
+                    "or take it out"
+                ) from error
+    return found
 
 
 def publish() -> int:
     """Write the records of every measured run in the store to `results/<model>-layer<layer>.jsonl`, beside those that
-    are there; runs of code that was not committed are left out. Returns how many there are now."""
-    known = published()
-    for folder in runs.folders():
-        try:
-            run = Run(runs.spec_of(folder), folder)
-            runs.check(folder)
-        except runs.Damaged as error:
-            print(f"left out: {error}")
-            continue
-        if run.provenance["dirty"] or run.provenance["commit"] is None:
-            print(f"left out, since its code was not committed: {folder.name}")
-        elif run.metrics:
-            known[run.spec] = _joined(known.get(run.spec), _record(run))
-    lines: dict[str, list[str]] = {}
-    for spec in sorted(known, key=lambda spec: spec.name):
-        file = f"{Path(spec.model).name}-layer{spec.layer}.jsonl"
-        lines.setdefault(file, []).append(json.dumps(known[spec]) + "\n")
-    for file, text in lines.items():
-        files.write_text(RESULTS / file, "".join(text))
+    are there; runs of code that was not committed are left out. Returns how many there are now.
+
+    Raises:
+        ValueError: a published record that can't be read; nothing is written then.
+    """
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with FileLock(RESULTS / ".publish.lock"):  # another process may publish from another store
+        known = published()
+        for folder in runs.folders():
+            try:
+                run = Run(runs.spec_of(folder), folder)
+                runs.check(folder)
+            except runs.Damaged as error:
+                print(f"left out: {error}")
+                continue
+            if run.provenance.get("dirty", True) or run.provenance.get("commit") is None:
+                print(f"left out, since its code was not committed: {folder.name}")
+            elif run.metrics:
+                known[run.spec] = _joined(known.get(run.spec), _record(run))
+        lines: dict[str, list[str]] = {}
+        for spec in sorted(known, key=lambda spec: spec.name):
+            file = f"{Path(spec.model).name}-layer{spec.layer}.jsonl"
+            lines.setdefault(file, []).append(json.dumps(known[spec]) + "\n")
+        for file, text in lines.items():
+            files.write_text(RESULTS / file, "".join(text))
     return len(known)
 
 

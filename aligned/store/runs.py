@@ -13,10 +13,12 @@ dies, and its checkpoint lets the next one go on.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -32,9 +34,9 @@ from aligned import files
 from aligned.alignment import alignment_score
 from aligned.files import store
 from aligned.formats import load_saelens, save_saelens
-from aligned.language import text
-from aligned.language.activations import Centred, Pool, Raw, collect
-from aligned.language.model import LanguageModel
+from aligned.language import contents, text
+from aligned.language.activations import Centred, Pool, Raw, Stream, asked_of, collect
+from aligned.language.model import LanguageModel, named
 from aligned.provenance import provenance
 from aligned.sae import SAE
 from aligned.spec import RunSpec
@@ -44,10 +46,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1  # of a run's folder; one of another format is left alone
+_LONGEST = 230  # bytes of a run's name; file systems take 255, and what is set aside has a number
 WEIGHED = ("spec.json", "cfg.json", "sae_weights.safetensors", "log.csv")  # what checksums are kept of
 
 
-class Damaged(Exception):
+class Damaged(ValueError):
     """A run's folder that is not what was written; says what is wrong with it."""
 
 
@@ -60,19 +63,21 @@ class Run:
 
     @property
     def sae(self) -> SAE:
-        """For raw activations; the encoder is written out. Read anew each time: a sweep's SAEs may not all fit."""
+        """For raw activations; the encoder is written out. Read anew each time: a sweep's SAEs may not all fit.
+
+        Raises:
+            Damaged: the folder is not what was written.
+        """
+        check(self.path)
         return load_saelens(self.path)
 
     @property
     def metrics(self) -> dict[str, Any]:
         """Every evaluation made so far, by what was evaluated. A file that can't be read is set aside."""
-        place = self.path / "metrics.json"
-        if not place.exists():
-            return {}
         try:
-            return _json(place)
+            return _metrics(self.path)
         except Damaged as error:
-            aside = files.set_aside(place, self.path)
+            aside = files.set_aside(self.path / "metrics.json", self.path)
             warnings.warn(f"{error}. It is set aside as {aside.name}; evaluations are made again", stacklevel=2)
             return {}
 
@@ -123,34 +128,70 @@ def run(
         pool: what to train on, where the caller has it; otherwise it is found or made, by the language model.
 
     Raises:
-        ValueError: the pool is of another model, layer, text or context than the spec's.
+        ValueError: the pool is of another model, layer, text, context or number of tokens than the spec's; the run is
+            there, and its text or model has changed since.
         filelock.Timeout: another process is training it, and `wait` is False. (With `wait` this one waits for it.)
-        OSError: the store can't be written; names the remedy.
+        OSError: the store can't be written, or has no room; names the remedy.
     """
     if not isinstance(spec, RunSpec):
         raise TypeError(f"a run takes a RunSpec, and was given {spec!r}")
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress is {progress!r}; it is a function of the number of tokens, or None")
     if pool is not None:
         _check_pool(spec, pool)
     if (found := finished(spec)) is not None:
         return found
     with _lock(spec.name).acquire(timeout=-1 if wait else 0):
-        return finished(spec, set_aside=True) or _train(spec, pool or activations(*pool_of(spec)), progress)
+        if (found := finished(spec, set_aside=True)) is not None:
+            return found
+        spare = check_room([spec], language_model(spec.model).d_in if pool is None else pool.d_in)
+        return _train(spec, activations(*pool_of(spec), spare) if pool is None else pool, progress)
 
 
 def _check_pool(spec: RunSpec, pool: Raw) -> None:
-    """Raise a `ValueError` for a pool that is another spec's."""
-    asked = {"hook": f"blocks.{spec.layer}.hook_resid_post"}
-    given = {"hook": pool.hook}
-    if isinstance(pool, Pool):
-        asked |= {"model": spec.model, "text": spec.text, "context": str(spec.context)}
-        given |= {name: str(pool.facts.get(name)) for name in ("model", "text", "context")}
-    if differ := [name for name, value in asked.items() if given[name] != value]:
-        listed = ", ".join(f"{name} {given[name]}, not {asked[name]}" for name in differ)
+    """Raise an error for what is no pool, and a `ValueError` for a pool that is another spec's."""
+    if not isinstance(pool, Pool | Stream):
+        raise TypeError(f"pool is {pool!r}; it is what `aligned.language.activations.collect` returns")
+    model, layer, source, tokens, context = pool_of(spec)
+    asked = {"hook": f"blocks.{layer}.hook_resid_post", **asked_of(model, source, "train", tokens, context)}
+    given = {**pool.facts, "hook": pool.hook}
+    if differ := [name for name, value in asked.items() if given.get(name) != value]:
+        listed = ", ".join(f"{name} {given.get(name)}, not {asked[name]}" for name in differ)
         raise ValueError(f"this pool is of {listed}: leave the pool out, and the spec's own is found or made")
+    if pool.outliers not in (0, spec.outliers):
+        raise ValueError(
+            f"this pool leaves out norms of more than {pool.outliers:g} times the median, and the spec's outliers is "
+            f"{spec.outliers:g}: give the whole pool"
+        )
+
+
+def takes(specs: Sequence[RunSpec], d_in: int, at_once: int = 1) -> int:
+    """Bytes of the disk that runs take: the weights of each, and of those that train at once two checkpoints of the
+    weights with Adam's two moments, for the old one stands until the new one is whole."""
+    weights = sorted((4 * (2 * d_in * spec.d_sae + spec.d_sae + d_in) for spec in specs), reverse=True)
+    return sum(weights) + 6 * sum(weights[:at_once])
+
+
+def check_room(specs: Sequence[RunSpec], d_in: int, at_once: int = 1) -> int:
+    """Raise an `OSError` that names the remedy, where the disk has no room for what these runs take; return that."""
+    needed = takes(specs, d_in, at_once)
+    kept = sum(f.stat().st_size for spec in specs for f in (store() / "training" / spec.name).glob("*.safetensors"))
+    if (free := shutil.disk_usage(store()).free) + kept < needed:
+        runs = specs[0].name if len(specs) == 1 else f"{len(specs)} runs"
+        raise OSError(
+            errno.ENOSPC,
+            f"{runs} need {needed / 1e6:,.0f} MB for weights and checkpoints, and {store()} has {free / 1e6:,.0f} MB "
+            "free: make room, or name another place with ALIGNED_STORE",
+        )
+    return needed
 
 
 def finished(spec: RunSpec, set_aside: bool = False) -> Run | None:
-    """The run of a spec, if it is in the store and whole. A damaged one is moved out of the way if `set_aside`."""
+    """The run of a spec, if it is in the store and whole. A damaged one is moved out of the way if `set_aside`.
+
+    Raises:
+        ValueError: it is there, and the text or the model's folder has changed since; names what to do.
+    """
     folder = _folder(spec)
     if not folder.exists():
         return None
@@ -161,7 +202,25 @@ def finished(spec: RunSpec, set_aside: bool = False) -> Run | None:
             aside = files.set_aside(folder, store() / "damaged")
             warnings.warn(f"{error}. It is set aside as {aside} and trained again", stacklevel=3)
         return None
+    if changed := _changed(spec, folder):
+        raise ValueError(
+            f"{spec.name} was trained on what {changed} held then, and it has changed since: "
+            f"`aligned runs remove {spec.name}`, and it is trained again; or give what is new another name"
+        )
     return Run(spec, folder)
+
+
+def _contents(spec: RunSpec) -> dict[str, str]:
+    """What the local files hold that a run is made from; nothing of what is not local."""
+    return {"model": contents.of_model(spec.model), "text": contents.of_text(spec.text)}
+
+
+def _changed(spec: RunSpec, folder: Path) -> str:
+    """The model or text of a run that is not what it was; the empty string, where there is none. Of runs that were made
+    before contents were kept, and of files that are gone, nothing is known."""
+    then, now = _json(folder / "provenance.json").get("contents", {}), _contents(spec)
+    changed = [name for name, digest in now.items() if digest and then.get(name, digest) != digest]
+    return " and ".join(f"the {name} {getattr(spec, name)!r}" for name in changed)
 
 
 def folders() -> list[Path]:
@@ -173,12 +232,16 @@ def spec_of(folder: Path) -> RunSpec:
     """What a folder's run was asked for.
 
     Raises:
-        Damaged: its `spec.json` is missing, or is no spec of this version.
+        Damaged: its `spec.json` is missing, is no spec of this version, or is another run's.
     """
+    found = _json(folder / "spec.json")
     try:
-        return RunSpec(**_json(folder / "spec.json"))
+        spec = RunSpec(**found)
     except (TypeError, ValueError) as error:
         raise Damaged(f"{folder / 'spec.json'} is no spec of this version ({error})") from error
+    if folder.name.partition(".format")[0] != spec.name:
+        raise Damaged(f"{folder / 'spec.json'} is that of {spec.name}")
+    return spec
 
 
 def check(folder: Path) -> None:
@@ -211,6 +274,19 @@ def _json(path: Path) -> dict[str, Any]:
         raise Damaged(f"{path} is not JSON ({error})") from error
 
 
+def _metrics(folder: Path) -> dict[str, Any]:
+    """The evaluations that are kept of a run.
+
+    Raises:
+        Damaged: they can't be read.
+    """
+    place = folder / "metrics.json"
+    found = _json(place) if place.exists() else {}
+    if bad := [key for key, value in found.items() if not isinstance(value, dict) or not value]:
+        raise Damaged(f"{place} holds no evaluation under {', '.join(map(repr, bad))}")
+    return found
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -218,6 +294,9 @@ def _sha256(path: Path) -> str:
 
 def _folder(spec: RunSpec) -> Path:
     """Where a run of this code's format belongs. A folder of another format keeps its place."""
+    if len(spec.name.encode()) > _LONGEST:
+        raise ValueError(f"{spec.name} is too long for a folder: give the model a name of fewer letters")
+    named(spec.model)  # refuses what can be no name
     folder = store() / spec.name
     try:
         other = _json(folder / "provenance.json").get("format", 0)
@@ -250,22 +329,42 @@ def _lock(name: str) -> FileLock:
     return FileLock(store() / "locks" / f"{name}.lock")
 
 
-@lru_cache(maxsize=1)
 def language_model(name: str) -> LanguageModel:
-    """The model, loaded once."""
+    """The model, loaded once while its files are what they were."""
+    return _language_model(name, contents.of_model(name))
+
+
+@lru_cache(maxsize=1)
+def _language_model(name: str, _: str) -> LanguageModel:
     return LanguageModel(name)
 
 
-@lru_cache(maxsize=1)
 def held_out_blocks(model: str, source: str, context: int, tokens: int) -> Int[Tensor, "n context"]:
-    """The first blocks of the held-out text, enough for `tokens` tokens."""
+    """The first blocks of the held-out text, enough for `tokens` tokens; read once while the files are what they
+    were."""
+    return _held_out_blocks(model, source, context, tokens, contents.of_model(model), contents.of_text(source))
+
+
+@lru_cache(maxsize=1)
+def _held_out_blocks(model: str, source: str, context: int, tokens: int, *_: str) -> Int[Tensor, "n context"]:
     docs = text.documents(source, "held_out")
     return text.token_blocks(docs, language_model(model).tokenizer, context, blocks=-(-tokens // context))
 
 
-@lru_cache(maxsize=1)
-def activations(model: str, layer: int, source: str, tokens: int, context: int) -> Raw:
-    return collect(language_model(model), layer, source, tokens, context)
+def activations(model: str, layer: int, source: str, tokens: int, context: int, spare: int = 0) -> Raw:
+    """The pool, or stream, of `pool_of(spec)`; kept for the next run while the files are what they were.
+
+    Args:
+        spare: bytes of the disk that a new pool leaves.
+    """
+    key = (str(store()), model, layer, source, tokens, context, contents.of_model(model), contents.of_text(source))
+    if key not in _kept:
+        _kept.clear()
+        _kept[key] = collect(language_model(model), layer, source, tokens, context, spare=spare)
+    return _kept[key]
+
+
+_kept: dict[tuple[str | int, ...], Raw] = {}
 
 
 def pool_of(spec: RunSpec) -> tuple[str, int, str, int, int]:
@@ -277,7 +376,7 @@ def _train(spec: RunSpec, raw: Raw, progress: Callable[[int], object] | None) ->
     raw = raw.without_outliers(spec.outliers) if spec.outliers else raw
     pool = Centred(raw) if spec.center else raw
     work, folder = store() / "training" / spec.name, _folder(spec)
-    if not _whole(work):
+    if not _whole(work) or _changed(spec, work):
         work.mkdir(parents=True, exist_ok=True)
         sae, seconds = train(spec, pool, work, progress=progress)
         sae.model, sae.layer = spec.model, spec.layer
@@ -297,6 +396,7 @@ def _train(spec: RunSpec, raw: Raw, progress: Callable[[int], object] | None) ->
             "model_fingerprint": pool.model_fingerprint,
             "text_fingerprint": pool.text_fingerprint,
             "activation_scale": pool.scale,
+            "contents": _contents(spec),
             "checksums": {name: _sha256(work / name) for name in WEIGHED},
         }
         files.write_text(work / "README.md", _card(spec, made))
@@ -364,11 +464,13 @@ def line(folder: Path) -> str:
     date = datetime.fromtimestamp(folder.stat().st_mtime)
     start = f"{folder.name:64s} {size:8.1f} MB  {date:%Y-%m-%d %H:%M}"
     try:
-        run = Run(spec_of(folder), folder)
-        measured = [m for name, m in run.metrics.items() if name.startswith("recovery")]
+        spec = spec_of(folder)
+        measured = [m for name, m in _metrics(folder).items() if name.startswith("recovery")]
+        last = "".join(
+            f"L0 {m['l0']:.1f}, CE recovered {m['ce_recovered']:.3f}, alive {m['alive']:.1%}" for m in measured[-1:]
+        )
     except Damaged as error:
         return f"{start}  {error}"
-    last = "".join(
-        f"L0 {m['l0']:.1f}, CE recovered {m['ce_recovered']:.3f}, alive {m['alive']:.1%}" for m in measured[-1:]
-    )
-    return f"{start}  {run.spec.tokens / 1e6:7.1f}M tokens  {last}"
+    except (KeyError, TypeError, ValueError) as error:
+        return f"{start}  {folder / 'metrics.json'} holds no evaluation of this version ({error!r})"
+    return f"{start}  {spec.tokens / 1e6:7.1f}M tokens  {last}"

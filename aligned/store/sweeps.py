@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +13,9 @@ from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
 from itertools import groupby
+from tempfile import mkdtemp
 from typing import Literal, get_args
+from unittest.mock import patch
 
 import torch
 from filelock import Timeout
@@ -59,7 +63,8 @@ def sweep(specs: Sequence[RunSpec], engine: Engine | None = None, workers: int |
         SweepError: some runs failed, after all others were finished.
         TypeError: something else than specs.
         ValueError, ModuleNotFoundError: an engine that there isn't, is not installed, or is not connected.
-        OSError: the store can't be written.
+        ValueError: a run is there, and its text or model has changed since.
+        OSError: the store can't be written, or has no room for the runs.
     """
     specs = list(specs) if isinstance(specs, Iterable) else specs
     if not isinstance(specs, list) or not all(isinstance(spec, RunSpec) for spec in specs):
@@ -73,12 +78,16 @@ def sweep(specs: Sequence[RunSpec], engine: Engine | None = None, workers: int |
             runs.check_writable()
             for model, layer, source, _, context in dict.fromkeys(map(runs.pool_of, missing)):
                 _check(model, layer, source, context)
+            at_once = _workers(engine, workers) if engine else 1
+            for model, of_model in groupby(missing, lambda spec: spec.model):
+                runs.check_room(list(of_model), runs.language_model(model).d_in, at_once)
             print(_plan(specs, missing, _pace(engine, workers)))
             failures: dict[RunSpec, str] = {}
             for key, group in groupby(missing, runs.pool_of):
                 together = list(group)
                 try:
-                    pool = runs.activations(*key)
+                    spare = runs.takes(together, runs.language_model(key[0]).d_in, at_once)
+                    pool = runs.activations(*key, spare)
                     failures |= _spread(together, pool, engine, workers) if engine else _here(together, pool)
                 except KeyboardInterrupt:
                     print("stopped; what is finished is in the store, and the same sweep goes on from the checkpoints")
@@ -109,9 +118,29 @@ def _connected(engine: Engine | None) -> AbstractContextManager[object]:
 
     register_ray()
     if not ray.is_initialized():
-        ray.init()
+        _start_ray()
     each = {"num_cpus": 1, "num_gpus": int("GPU" in ray.cluster_resources())}  # Ray hides GPUs that were not asked for
     return parallel_config(backend="ray", n_jobs=-1, ray_remote_args=each)
+
+
+def _start_ray() -> None:
+    """Connect to the cluster that `RAY_ADDRESS` names. Without one start Ray for this process alone: it listens on the
+    loopback, and in a folder that no other user can enter, for every user may write to what Ray makes in it."""
+    import ray
+    from ray._private import ray_constants
+
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init()
+        return
+    private = mkdtemp(prefix="ray-")
+
+    def stop() -> None:
+        ray.shutdown()
+        shutil.rmtree(private, ignore_errors=True)
+
+    atexit.register(stop)
+    with patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False):  # or it takes the address that others reach
+        ray.init("local", include_dashboard=False, _node_ip_address="127.0.0.1", _temp_dir=f"{private}/ray")
 
 
 def _workers(engine: Engine, asked: int | None) -> int:

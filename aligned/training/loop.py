@@ -81,9 +81,11 @@ def train(
         last = trainer.step == spec.steps
         save = last or time.perf_counter() - saved > save_every
         if (save or trainer.step % every == 0) and (failed := int(trainer.failed)) >= 0:
+            why = "" if spec.constraint != "soft" else f", or than soft {spec.soft:g},"
+            kept = f". The last checkpoint before it is kept in {folder}" if place.exists() else ""
             raise FloatingPointError(
-                f"the loss is not finite at step {failed} of {spec.name}; a smaller lr than {spec.lr:g} may help. "
-                f"The last checkpoint before it is kept in {folder}"
+                f"the loss is not finite at step {failed} of {spec.name}; a smaller lr than {spec.lr:g}{why} may "
+                f"help{kept}"
             )
         if trainer.step % every == 0 or last:
             rows.append(_log_row(trainer, stats))
@@ -112,18 +114,31 @@ def _resume(trainer: Training, place: Path, identity: dict[str, Any]) -> tuple[l
         return [], 0.0
     try:
         tensors, facts = files.load(place, trainer.sae.b_dec.device)
-        differ = [name for name, value in identity.items() if facts.get(name) != value]
-        if differ:
-            other = ", ".join(f"of another {name} ({facts.get(name)}), not {identity[name]}" for name in differ)
-            raise ValueError(f"{place} is a checkpoint {other}")
+        _check(trainer, place, identity, tensors, facts)
     except ValueError as error:
-        aside = place.with_name(f"refused-{place.name}")
-        place.replace(aside)
+        aside = files.set_aside(place, place.parent)
         warnings.warn(f"{error}. It is set aside as {aside.name}; training starts over", stacklevel=3)
         return [], 0.0
     files.check_precision(place, facts, trainer.precision)
     trainer.restore(tensors, facts["step"])
     return facts["log"], facts["seconds"]
+
+
+def _check(trainer: Training, place: Path, identity: dict[str, Any], tensors: dict[str, Tensor], facts: Any) -> None:
+    """Raise a `ValueError` for a checkpoint that this training can't go on from."""
+    if not isinstance(facts, dict) or not {"step", "log", "seconds", *identity} <= set(facts):
+        raise ValueError(f"{place} is no checkpoint of this version")
+    differ = [name for name, value in identity.items() if facts[name] != value]
+    if differ:
+        other = ", ".join(f"of another {name} ({facts[name]}), not {identity[name]}" for name in differ)
+        raise ValueError(f"{place} is a checkpoint {other}")
+    if not isinstance(facts["step"], int) or not 0 < facts["step"] <= trainer.spec.steps:
+        raise ValueError(f"{place} is a checkpoint of step {facts['step']}, and there are {trainer.spec.steps}")
+    own = trainer.tensors()
+    for i, parameter in enumerate(trainer.sae.parameters()):  # Adam has no moments yet, and never any of some
+        own |= {name: parameter for moment in ("", "_sq") if (name := f"adam.{i}.exp_avg{moment}") in tensors}
+    if lacks := [name for name, value in own.items() if name not in tensors or tensors[name].shape != value.shape]:
+        raise ValueError(f"{place} holds no {lacks[0]} of this SAE's shape, as a checkpoint of this version does")
 
 
 def _log_row(trainer: Training, stats: dict[str, Tensor]) -> str:

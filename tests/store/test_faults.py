@@ -102,7 +102,7 @@ def test_no_room(place: Path) -> None:
 
 def test_no_room_for_activations(place: Path) -> None:
     (place / "pools").unlink()
-    runs.activations.cache_clear()
+    runs._kept.clear()
     with little_room(), pytest.raises(OSError, match=r"no room for 0\.00 GB of activations"):
         aligned.run(SMALL)
     assert not [p for p in (place / "pools").iterdir() if p.is_dir()]

@@ -62,7 +62,7 @@ def test_a_sweep_gives_runs_in_the_order_asked(done: Run) -> None:
 
 def test_the_language_model_runs_once_for_many_saes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALIGNED_STORE", str(tmp_path))
-    runs.activations.cache_clear()
+    runs._kept.clear()
     model, seen = runs.language_model("embedded"), 0
     residual = type(model).residual
 
@@ -74,7 +74,7 @@ def test_the_language_model_runs_once_for_many_saes(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(type(model), "residual", counted)
     aligned.sweep(grid(SMALL, constraint=["none", "projected"], seed=[0, 1, 2]))
     assert SMALL.tokens <= seen < 1.2 * SMALL.tokens + 8 * SMALL.context
-    runs.activations.cache_clear()
+    runs._kept.clear()
 
 
 def test_grid_varies_the_last_name_fastest() -> None:
@@ -177,7 +177,7 @@ def test_what_will_not_do_is_refused_before_anything_is_trained(
     (tmp_path / "text" / "a.txt").write_text("x = 1\n" * 20)
     with pytest.raises(ValueError, match=r"held_out part|shorter than one block"):
         aligned.sweep(grid(SMALL, text=[str(tmp_path / "text")]))
-    assert not [p for p in (tmp_path / "store").iterdir() if p.name != "locks"]
+    assert {p.name for p in (tmp_path / "store").iterdir()} <= {"locks", "contents"}
 
 
 def test_an_activation_without_sparsities_gives_no_spec() -> None:

@@ -127,7 +127,7 @@ def test_a_checkpoint_on_other_activations_is_set_aside(tmp_path: Path) -> None:
     other.text_fingerprint = "another"
     with pytest.warns(UserWarning, match="a checkpoint of another text"):
         found, _ = train(spec(), other, tmp_path)
-    assert (tmp_path / "refused-checkpoint.safetensors").exists()
+    assert (tmp_path / "checkpoint.safetensors.0").exists()
     assert torch.equal(found.W_dec, train(spec(), Synthetic(), tmp_path / "whole")[0].W_dec)
 
 

@@ -145,7 +145,7 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_set_aside(tmp_path: Path) -
             again, _ = train(spec(), Synthetic(), folder)
         assert torch.equal(again.W_dec, whole.W_dec)
         assert other.read_text() == "keep me"
-        assert (folder / "refused-checkpoint.safetensors").exists()
+        assert (folder / "checkpoint.safetensors.0").exists()
 
 
 def test_a_checkpoint_of_another_spec_is_refused_by_name(tmp_path: Path) -> None:
