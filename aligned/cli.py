@@ -139,7 +139,10 @@ def remove(names: tuple[str, ...]) -> None:
     import shutil
 
     for folder in _named(names):
-        shutil.rmtree(folder)
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            raise OSError(error.errno, f"{folder} can't be removed ({error.strerror})") from error
         print(f"removed {folder.name}")
 
 
@@ -194,10 +197,14 @@ def pretrain(out: Path | None, work: Path, parameter: Pairs) -> None:
     from aligned.language.model import EMBEDDED_FOLDER
     from aligned.report.rerun import typed, written
 
-    known = asdict(training.Pretraining())
-    if unknown := sorted({name for name, _ in parameter} - set(known)):
+    known, names = asdict(training.Pretraining()), [name for name, _ in parameter]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise click.UsageError(f"{', '.join(twice)} is given twice")
+    if unknown := sorted(set(names) - set(known)):
         raise click.UsageError(f"no parameter {', '.join(unknown)}; there are {', '.join(known)}")
     given = {name: typed(name, written(value), known[name]) for name, value in parameter}
+    if given and out is None:
+        raise click.UsageError("another model than the one in use is asked for: say with --out where to write it")
     training.pretrain(training.Pretraining(**given), out or EMBEDDED_FOLDER, work)
 
 
@@ -260,7 +267,7 @@ def main(arguments: list[str] | None = None) -> int:
     except click.ClickException as error:
         print(f"error: {error.format_message()}", file=sys.stderr)
         return USAGE
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
 

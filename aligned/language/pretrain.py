@@ -12,12 +12,14 @@ import json
 import lzma
 import math
 import platform
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -33,6 +35,8 @@ from aligned.language import text
 from aligned.precision import autocast, dtype, precision
 
 END_OF_TEXT = "<|endoftext|>"
+_SMALLEST_VOCABULARY = 257  # every byte, and the end of a text
+_MOST_PARAMETERS = 10**9
 
 # What may become one token: a run of newlines with the indentation after it; a word with a space or underscores before
 # it; up to three digits; a run of punctuation; a run of blanks.
@@ -41,7 +45,11 @@ PRE_TOKENS = r"[ \t]*(?:\r?\n)+[ \t]*| ?\p{L}+| ?_+\p{L}*|\p{N}{1,3}| ?[^\s\p{L}
 
 @dataclass(frozen=True)
 class Pretraining:
-    """Everything that decides the weights, beside the text itself."""
+    """Everything that decides the weights, beside the text itself.
+
+    Raises:
+        ValueError: a number that will not do; the message names it and what is allowed.
+    """
 
     d_model: int = 128
     layers: int = 6
@@ -56,9 +64,28 @@ class Pretraining:
     decay: float = 0.5  # share of the steps, at the end, linearly to 0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for names, low, high in (
+            ("d_model layers heads batch", 1, 2**16), ("vocabulary", _SMALLEST_VOCABULARY, 2**24),
+            ("context", 2, 2**16), ("tokens", self.batch * self.context, 10**12), ("seed", 0, 2**32),
+        ):  # fmt: skip
+            for name in names.split():
+                if not low <= getattr(self, name) <= high:
+                    raise ValueError(f"{name} is {getattr(self, name)}; it lies between {low:,} and {high:,}")
+        for name in ("lr_muon", "lr_adam", "warmup", "decay"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is over 0 and at most 1")
+        if self.d_model % (8 * self.heads):
+            raise ValueError(f"d_model is {self.d_model}; it is a multiple of 8 times heads, {8 * self.heads}")
+        if (parameters := 2 * self.vocabulary * self.d_model + 12 * self.layers * self.d_model**2) > _MOST_PARAMETERS:
+            raise ValueError(
+                f"d_model {self.d_model}, layers {self.layers} and vocabulary {self.vocabulary} make {parameters:,} "
+                f"parameters; at most {_MOST_PARAMETERS:,} are trained here"
+            )
+
     @property
     def steps(self) -> int:
-        return max(1, self.tokens // (self.batch * self.context))
+        return self.tokens // (self.batch * self.context)
 
     def lr_scale(self, step: int) -> float:
         """Trapezoid: up over `warmup`, level, down to 0 over `decay`."""
@@ -170,12 +197,11 @@ def train(spec: Pretraining, blocks: Int[Tensor, "n context"], work: Path, save_
         "muon": torch.optim.Muon(hidden, lr=spec.lr_muon, weight_decay=0.01),
         "adam": torch.optim.AdamW(rest, lr=spec.lr_adam, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     }
-    place, identity = work / "checkpoint.safetensors", {k: v for k, v in asdict(spec).items() if k != "tokens"}
+    place, identity = work / "checkpoint.safetensors", asdict(spec)
     first, seconds = 0, 0.0
     if place.exists():
         tensors, meta = files.load(place, device)
-        if meta["spec"] != identity:
-            raise ValueError(f"{place} belongs to another model: {meta['spec']}; give another --work folder")
+        _check_same(place, meta["spec"], identity)
         files.check_precision(place, meta, precision(device))
         model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         for name, optimizer in optimizers.items():
@@ -336,16 +362,57 @@ def write_card(folder: Path, facts: dict[str, Any]) -> None:
     files.write_text(folder / "README.md", CARD.format(**values))
 
 
+def _check_same(place: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise a `ValueError` where a folder of work is another training's."""
+    if differ := [name for name, value in now.items() if then.get(name) != value]:
+        listed = ", ".join(f"{name} {then.get(name)}, not {now[name]}" for name in differ)
+        raise ValueError(f"{place} belongs to another training: {listed}; give another --work folder")
+
+
+def _made_here(folder: Path) -> bool:
+    """Whether `pretrain` has made a folder of a model."""
+    try:
+        return {"spec", "train_fingerprint"} <= set(json.loads((folder / "provenance.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _check_places(out: Path, work: Path) -> None:
+    """Raise an error where something else stands, or nothing can be written."""
+    for folder, option, own in (
+        (out, "--out", _made_here(out)), (work, "--work", (work / "training.json").exists()),
+    ):  # fmt: skip
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            there = any(folder.iterdir())
+            with TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise OSError(
+                error.errno, f"{folder} can't be written ({error.strerror}): give another {option}"
+            ) from error
+        if there and not own:
+            raise ValueError(f"{folder} holds files that `aligned pretrain` did not make: give another {option} folder")
+
+
 def pretrain(spec: Pretraining, out: Path, work: Path) -> None:
     """Train the embedded language model, from its text to its card. One that was stopped goes on where it was.
 
     Args:
         spec: all that decides it.
-        out: the Hugging Face folder to write.
-        work: where the tokenizer and the checkpoints stand.
+        out: the Hugging Face folder to write, whole, when all is done.
+        work: where the tokenizer and the checkpoints stand; of one training alone.
+
+    Raises:
+        ValueError: a folder holds what `pretrain` did not make, or another training's work.
+        OSError: a folder can't be written.
     """
+    _check_places(out, work)
     docs = text.installed_python("train")
-    work.mkdir(parents=True, exist_ok=True)
+    now = {**asdict(spec), "text": text.fingerprint(docs)}
+    if (work / "training.json").exists():
+        _check_same(work, json.loads((work / "training.json").read_text()), now)
+    files.write_json(work / "training.json", now)
     if (work / "tokenizer.json").exists():
         tokenizer = PreTrainedTokenizerFast.from_pretrained(work)
     else:
@@ -358,8 +425,9 @@ def pretrain(spec: Pretraining, out: Path, work: Path) -> None:
     model = train(spec, blocks, work)
 
     model.set_attn_implementation("sdpa")
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    made = work / "model"
+    model.save_pretrained(made)
+    tokenizer.save_pretrained(made)
     seconds = files.load(work / "checkpoint.safetensors")[1]["seconds"]
     facts: dict[str, Any] = {
         "spec": asdict(spec) | {"tokens": spec.steps * spec.batch * spec.context},
@@ -375,7 +443,10 @@ def pretrain(spec: Pretraining, out: Path, work: Path) -> None:
             **{p: version(p) for p in ("torch", "transformers", "tokenizers")},
         },
     }
-    facts |= evaluate(out, blocks)
-    files.write_json(out / "provenance.json", facts)
-    write_card(out, facts)
+    facts |= evaluate(made, blocks)
+    files.write_json(made / "provenance.json", facts)
+    write_card(made, facts)
+    for file in sorted(made.iterdir(), key=lambda file: file.name != "provenance.json"):  # first whose folder it is
+        with files.in_one_move(out / file.name) as beside:
+            shutil.copyfile(file, beside)
     print(json.dumps({k: facts[k] for k in ("bits_per_byte", "bigram_bits_per_byte", "xz_9e_bits_per_byte")}, indent=2))

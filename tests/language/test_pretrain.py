@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from aligned.language import pretrain
+from aligned.cli import main
+from aligned.language import pretrain, text
+from aligned.language.model import LanguageModel
 from aligned.language.pretrain import CrossEntropy, Pretraining, bigram_nats_per_token, train, train_tokenizer
 
-TINY = Pretraining(d_model=16, layers=1, heads=2, vocabulary=64, context=16, tokens=16 * 8 * 12, batch=8, lr_adam=1e-2)
+TINY = Pretraining(d_model=16, layers=1, heads=2, vocabulary=257, context=16, tokens=16 * 8 * 12, batch=8, lr_adam=1e-2)
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +57,7 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
 
 def test_a_checkpoint_of_another_model_is_refused(blocks: torch.Tensor, tmp_path: Path) -> None:
     train(TINY, blocks, tmp_path)
-    with pytest.raises(ValueError, match="belongs to another model"):
+    with pytest.raises(ValueError, match="belongs to another training: seed 0, not 1"):
         train(Pretraining(**{**vars(TINY), "seed": 1}), blocks, tmp_path)
 
 
@@ -97,3 +101,69 @@ def test_tokenizer_keeps_indentation_in_one_piece_and_gives_text_back() -> None:
     assert tokenizer.decode(tokenizer(code)["input_ids"]) == code
     assert any(t == "\n        " for t in map(tokenizer.decode, tokenizer(code)["input_ids"]))
     assert tokenizer.bos_token_id == tokenizer.eos_token_id == 0
+
+
+# A parameter that is out of range, and what is said of it before anything is read.
+NUMBERS = {
+    "tokens": (-5, "between 16,384 and"),
+    "d_model": (0, "between 1 and"),
+    "heads": (3, "a multiple of 8 times heads, 24"),
+    "layers": (0, "between 1 and"),
+    "vocabulary": (10, "between 257 and"),
+    "context": (1, "between 2 and"),
+    "batch": (0, "between 1 and"),
+    "lr_adam": (float("nan"), "over 0 and at most 1"),
+    "lr_muon": (2.0, "over 0 and at most 1"),
+    "decay": (0.0, "over 0 and at most 1"),
+    "warmup": (-1.0, "over 0 and at most 1"),
+    "seed": (-1, "between 0 and"),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_out_of_range_is_refused_by_name(name: str) -> None:
+    value, says = NUMBERS[name]
+    with pytest.raises(ValueError, match=rf"is {value}; it .*{says}|d_model is 128; it .*{says}"):
+        Pretraining(**{name: value})
+    with pytest.raises(ValueError, match="parameters; at most"):
+        Pretraining(d_model=2**15, vocabulary=2**20)
+
+
+@pytest.fixture
+def documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small text in the place of the packages'."""
+    docs = tuple(text.Document(f"{i}.py", f"def f_{i}(x):\n    return x + {i}\n" * 9) for i in range(40))
+    monkeypatch.setattr(text, "installed_python", lambda split: docs if split == "train" else docs[:4])
+
+
+def test_a_training_keeps_to_its_own_folders(documents: None, tmp_path: Path) -> None:
+    out, work, spec = tmp_path / "out", tmp_path / "work", replace(TINY, vocabulary=300)
+    pretrain.pretrain(spec, out, work)
+    assert LanguageModel(str(out), device="cpu").d_in == 16
+    assert json.loads((out / "provenance.json").read_text())["spec"]["tokens"] == spec.tokens
+    pretrain.pretrain(spec, out, work)  # what it made itself it writes again
+    with pytest.raises(ValueError, match="tokens 1536, not 1280; give another --work folder"):
+        pretrain.pretrain(replace(spec, tokens=1280), out, work)
+    with pytest.raises(ValueError, match="vocabulary 300, not 301"):
+        pretrain.pretrain(replace(spec, vocabulary=301), out, work)
+
+
+def test_what_something_else_made_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    (tmp_path / "afile").touch()
+    for out, work, says in (
+        ("mine", "work", "mine holds files that `aligned pretrain` did not make: give another --out"),
+        ("out", "mine", "did not make: give another --work"),
+        ("afile", "work", r"afile can't be written \(File exists\): give another --out"),
+    ):
+        with pytest.raises((ValueError, OSError), match=says):
+            pretrain.pretrain(TINY, tmp_path / out, tmp_path / work)
+    assert (tmp_path / "mine" / "config.json").read_text() == "{}"
+
+
+def test_another_model_never_takes_the_place_of_the_one_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", "-p", "tokens", "20000"]) == 2
+    assert "say with --out where to write it" in capsys.readouterr().err
+    assert main(["pretrain", "-p", "seed", "1", "-p", "seed", "2"]) == 2
+    assert "seed is given twice" in capsys.readouterr().err
