@@ -134,11 +134,22 @@ def verify(names: tuple[str, ...]) -> None:
 
 @runs.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-def remove(names: tuple[str, ...]) -> None:
-    """Delete runs."""
+@click.option("--yes", is_flag=True, help="without asking")
+def remove(names: tuple[str, ...], yes: bool) -> None:
+    """Delete runs; asks before it does."""
     import shutil
 
-    for folder in _named(names):
+    from aligned.store.runs import line
+
+    folders = _named(names)
+    if not yes:
+        print("\n".join(map(line, folders)))
+        if not sys.stdin.isatty():
+            raise click.UsageError("nothing was removed, for there is nobody to ask: give --yes")
+        click.confirm(
+            f"Delete {'this run' if len(folders) == 1 else f'these {len(folders)} runs'} for good?", abort=True
+        )
+    for folder in folders:
         try:
             shutil.rmtree(folder)
         except OSError as error:

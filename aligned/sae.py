@@ -83,6 +83,12 @@ class SAE(nn.Module):
         else:
             self.register_parameter("free", None)
 
+    def extra_repr(self) -> str:
+        of = f", of {self.model}, layer {self.layer}" if self.model else ""
+        return (
+            f"{self.d_sae} features of {self.d_in} numbers, {self.activation} {self.sparsity:g}, {self.constraint}{of}"
+        )
+
     @property
     def d_in(self) -> int:
         return self.W_dec.shape[1]

@@ -125,7 +125,10 @@ def test_runs_are_listed_shown_verified_and_removed(place: Path, capsys: pytest.
     (run.path / "sae_weights.safetensors").write_bytes(b"")
     assert main(["runs", "verify", SMALL.name]) == 1
     assert "sae_weights.safetensors is not what was written" in capsys.readouterr().out
-    assert main(["runs", "remove", SMALL.name]) == 0
+    assert main(["runs", "remove", SMALL.name]) == 2  # nobody to ask
+    assert "give --yes" in capsys.readouterr().err
+    assert run.path.exists()
+    assert main(["runs", "remove", "--yes", SMALL.name]) == 0
     assert not run.path.exists()
 
 

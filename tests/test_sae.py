@@ -16,6 +16,13 @@ def x() -> torch.Tensor:
     return torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
 
 
+def test_it_says_what_it_is() -> None:
+    sae = SAE(8, 16, activation="topk", sparsity=4, constraint="tied")
+    assert repr(sae) == "SAE(16 features of 8 numbers, topk 4, tied)"
+    sae.model, sae.layer = "embedded", 3
+    assert repr(sae).endswith("tied, of embedded, layer 3)")
+
+
 def test_relu_is_the_equation(x: torch.Tensor) -> None:
     sae = SAE(d_in=16, d_sae=40, activation="relu", sparsity=0.1)
     with torch.no_grad():

@@ -29,7 +29,7 @@ def published(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> l
     specs = aligned.grid(SMALL, constraint=["none", "projected"])
     aligned.records(specs, EVAL)
     assert results.publish() == 2
-    assert main(["runs", "remove", *(spec.name for spec in specs)]) == 0
+    assert main(["runs", "remove", "--yes", *(spec.name for spec in specs)]) == 0
     return specs
 
 

@@ -122,7 +122,7 @@ def test_what_changed_under_its_name_is_never_used_for_what_it_was(
     other = aligned.run(again, print_nothing)
     both = ("model_fingerprint", "text_fingerprint", "activation_scale")
     assert [other.provenance[key] for key in both] != [there.provenance[key] for key in both]
-    assert main(["runs", "remove", local.name]) == 0
+    assert main(["runs", "remove", "--yes", local.name]) == 0
     assert aligned.run(local, print_nothing).provenance["contents"] == other.provenance["contents"]
 
 
