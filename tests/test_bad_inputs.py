@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,10 +24,16 @@ from torch import Tensor
 from aligned import evals, files
 from aligned.alignment import alignment_score
 from aligned.errors import NotFound
+from aligned.evals import onset
+from aligned.evals.attributes import pairs
+from aligned.evals.codes import by_feature, codes
 from aligned.evals.contexts import pages
-from aligned.evals.intervals import interval
-from aligned.evals.pushes import steering, success_rate
-from aligned.evals.spurious import Texts
+from aligned.evals.cross_entropy import recoveries
+from aligned.evals.intervals import interval, interval_of_pairs
+from aligned.evals.matching import convergence, match, over_seeds
+from aligned.evals.pushes import best_features, rises, steering, success_rate
+from aligned.evals.scores import histogram
+from aligned.evals.spurious import Texts, intervals_over_seeds, train_probes
 from aligned.formats import load, save_saelens
 from aligned.language import activations, text
 from aligned.language.model import EMBEDDED_FOLDER, LanguageModel
@@ -47,7 +54,7 @@ def sae(value: float | None = None, name: str = "W_dec", width: int = D) -> SAE:
     return made
 
 
-def texts(**other: Tensor) -> Texts:
+def texts(**other: Any) -> Texts:
     parts = {"x": torch.randn(2, 3, D), "keep": torch.ones(2, 3, dtype=torch.bool), "a": MASK, "b": MASK}
     return Texts(**(parts | other))
 
@@ -58,21 +65,25 @@ def page(features: Any = (0,), keep: Tensor | None = None, words: int = 4) -> ob
     return pages(sae(), features, tokens, torch.randn(1, 4, D), kept, ["x"] * words)
 
 
+def concepts(of: Any = ..., names: Any = ("odd",), seed: int = 0) -> object:
+    return evals.concepts(sae() if of is ... else of, X, (np.arange(64) % 2).astype(np.uint64), names, seed)
+
+
+FOUR = Texts(X.view(4, 16, D), torch.ones(4, 16, dtype=torch.bool), torch.arange(4) > 1, torch.arange(4) % 2 > 0)
+PROBES = train_probes(FOUR, FOUR)
+NAN = float("nan")
 Case = tuple[Callable[[], object], type[Exception], str]
 
 MEASURES: dict[str, Case] = {
-    "behaviour, NaN weights": (lambda: evals.behaviour(sae(float("nan")), X), ValueError, "W_dec.* not finite"),
+    "behaviour, NaN weights": (lambda: evals.behaviour(sae(NAN), X), ValueError, "W_dec.* not finite"),
     "behaviour, infinite bias": (
         lambda: evals.behaviour(sae(float("inf"), "b_enc"), X), ValueError, "b_enc .* not finite"
     ),
     "behaviour, constant x": (lambda: evals.behaviour(sae(), torch.ones(64, D)), ValueError, "error.* not finite"),
     "behaviour, huge x": (lambda: evals.behaviour(sae(), X * 1e20), ValueError, "not finite.*overflow"),
     "behaviour, NumPy x": (lambda: evals.behaviour(sae(), X.numpy()), TypeError, "torch tensor.*ndarray"),
-    "concepts, NaN weights": (
-        lambda: evals.concepts(sae(float("nan")), X, (np.arange(64) % 2).astype(np.uint64), ("odd",)),
-        ValueError, "not finite",
-    ),
-    "codes, NaN weights": (lambda: evals.codes.codes(sae(float("nan")), X), ValueError, "not finite"),
+    "concepts, NaN weights": (lambda: concepts(sae(NAN)), ValueError, "not finite"),
+    "codes, NaN weights": (lambda: codes(sae(NAN), X), ValueError, "not finite"),
     "pages, feature 1.7": (lambda: page([1.7]), ValueError, r"no feature 1\.7; the SAE has 0 to 15"),
     "pages, feature -1": (lambda: page([-1]), ValueError, "no feature -1"),
     "pages, nothing kept": (lambda: page(keep=torch.zeros(1, 4, dtype=torch.bool)), ValueError, "at least one token"),
@@ -81,16 +92,64 @@ MEASURES: dict[str, Case] = {
     "texts, nothing kept": (
         lambda: texts(keep=torch.tensor([[False] * 3, [True] * 3])), ValueError, "1 of 2 texts have no token"
     ),
-    "texts, NaN": (lambda: texts(x=torch.full((2, 3, D), float("nan"))), ValueError, "not finite"),
+    "texts, NaN": (lambda: texts(x=torch.full((2, 3, D), NAN)), ValueError, "not finite"),
     "texts, ints for a": (lambda: texts(a=torch.tensor([1, 0])), ValueError, r"a is torch\.int64"),
     "texts, ints for b": (lambda: texts(b=torch.tensor([1, 0])), ValueError, r"b is torch\.int64"),
     "texts, three in a": (lambda: texts(a=torch.ones(3, dtype=torch.bool)), ValueError, r"bool \(2,\), is needed"),
     "interval, NaN": (lambda: interval(np.array([1.0, np.nan])), ValueError, "1 of these 2 values are not finite"),
     "interval, infinity": (lambda: interval(np.array([1.0, np.inf])), ValueError, "not finite"),
+    "behaviour, a dict": (lambda: evals.behaviour({}, X), TypeError, "an aligned.SAE is measured.*dict"),  # type: ignore[arg-type]
+    "behaviour, float16": (lambda: evals.behaviour(sae().half(), X), ValueError, r"give sae\.float\(\)"),
+    "behaviour, whole numbers": (lambda: evals.behaviour(sae(), X.long()), ValueError, "floating-point"),
+    "codes, feature 99": (lambda: codes(sae(), X, torch.tensor([99])), ValueError, "no feature 99; the SAE has 0"),
+    "codes, feature -1": (lambda: codes(sae(), X, torch.tensor([-1])), ValueError, "no feature -1"),
+    "codes, a mask for features": (lambda: codes(sae(), X, MASK), ValueError, "no feature True, False"),
+    "by_feature, nothing": (lambda: [*by_feature(sae(), X[:0])], ValueError, r"shape \(0, 8\)"),
+    "concepts, seed -1": (lambda: concepts(seed=-1), ValueError, "seed is -1"),
+    "concepts, one name": (lambda: concepts(names="odd"), TypeError, r"give a list of names, such as \('odd',\)"),
+    "concepts of None": (lambda: concepts(of=None), TypeError, "an aligned.SAE is measured"),
+    "stability, NaN weights": (lambda: evals.stability(sae(NAN), sae()), ValueError, "W_dec.* not finite"),
+    "stability, a row of 0": (lambda: evals.stability(sae(0.0), sae()), ValueError, "W_enc .* not finite"),
+    "stability over one SAE": (lambda: over_seeds(sae()), TypeError, "needs a list of SAEs"),  # type: ignore[arg-type]
+    "stability, other things": (lambda: over_seeds([sae(), "x"]), TypeError, "an aligned.SAE is measured.*str"),  # type: ignore[list-item]
+    "match, NaN": (lambda: match(X * NAN, X), ValueError, "not finite, and have no cosine"),
+    "match, two widths": (lambda: match(X, X[:, :3]), ValueError, r"of one width .* \(64, 8\) and \(64, 3\)"),
+    "convergence of nothing": (lambda: convergence([], []), ValueError, "0 moments"),
+    "modes, two dimensions": (lambda: evals.modes(X), ValueError, r"shape \(64, 8\); one a feature"),
+    "modes, seed -1": (lambda: evals.modes(X[:, 0], seed=-1), ValueError, "seed is -1; .* to 4,294,967,295"),
+    "histogram, NaN": (lambda: histogram(X[0] * NAN, 4, 0, 1), ValueError, "8 of the 8 scores are not finite"),
+    "gamma, NaN": (lambda: onset.gamma(X * NAN), ValueError, "finite and not all 0"),
+    "mean_share of 0": (lambda: onset.mean_share(X * 0), ValueError, "finite and not all 0"),
+    "expected_dead, NaN": (lambda: onset.expected_dead(NAN, 16), ValueError, "gamma is nan"),
+    "expected_dead, no token": (lambda: onset.expected_dead(1.0, 16, n=0), ValueError, "n is 0"),
+    "pages, a string": (lambda: page(["a"]), ValueError, "no feature 'a'"),
+    "pages, NaN": (lambda: page([NAN]), ValueError, "no feature nan"),
+    "pages, a number": (lambda: page(3), TypeError, "features is 3; it is a list"),
+    "texts, nothing": (lambda: texts(x=torch.zeros(0, 3, D)), ValueError, r"Tensor \(0, 3, 8\)"),
+    "texts, NumPy": (lambda: texts(x=np.zeros((2, 3, D))), ValueError, "a torch tensor .* ndarray"),
+    "probes, seed -1": (lambda: train_probes(FOUR, FOUR, seed=-1), ValueError, "seed is -1"),
+    "probes, two widths": (
+        lambda: train_probes(FOUR, texts(x=torch.zeros(2, 3, 9))), ValueError, "widths 8 and 9"
+    ),
+    "scr, ablated 2.5": (lambda: evals.scr(sae(), PROBES, FOUR, FOUR, [2.5]), ValueError, r"ablated has 2\.5"),  # type: ignore[list-item]
+    "scr, ablated NaN": (lambda: evals.scr(sae(), PROBES, FOUR, FOUR, [NAN]), ValueError, "ablated has nan"),  # type: ignore[list-item]
+    "scr, ablated nothing": (lambda: evals.scr(sae(), PROBES, FOUR, FOUR, []), ValueError, "ablated has nothing"),
+    "scr, no probes": (lambda: evals.scr(sae(), None, FOUR, FOUR, [2]), TypeError, "`train_probes` makes them"),  # type: ignore[arg-type]
+    "scr, NaN weights": (lambda: evals.scr(sae(NAN), PROBES, FOUR, FOUR, [2]), ValueError, "W_dec.* not finite"),
+    "probing, k 1.5": (lambda: evals.probing(sae(), FOUR, FOUR, [1.5]), ValueError, r"ks has 1\.5"),  # type: ignore[list-item]
+    "scr over no seeds": (lambda: intervals_over_seeds([]), ValueError, "there is no table"),
+    "interval, level 2": (lambda: interval(np.array([1.0, 2.0]), 2.0), ValueError, "level is 2"),
+    "interval of a table": (lambda: interval(np.ones((2, 2))), ValueError, r"one number a seed .* \(2, 2\)"),
+    "interval, pairs of others": (
+        lambda: interval_of_pairs(np.ones(2), np.array([[0, 1], [0, 2], [1, 2]])), ValueError, "each value has two"
+    ),
+    "rises, NaN": (lambda: rises(np.array([1.0, NAN])), ValueError, "all finite"),
+    "best -1 features": (lambda: best_features(pd.DataFrame(), -1), ValueError, "m is -1"),
+    "success_rate of NaN": (
+        lambda: success_rate(pd.DataFrame({"success": [True, NAN]})), ValueError, "of 1 of 2 features it is not known"
+    ),
     "success_rate of nothing": (lambda: success_rate([]), ValueError, "empty"),  # type: ignore[arg-type]
 }  # fmt: skip
-
-NAN = float("nan")
 
 
 class Weights:
@@ -167,6 +226,13 @@ def steer(m: LanguageModel, **given: Any) -> object:
     return steering(given.pop("sae"), m, **given)
 
 
+def still() -> SAE:
+    """An SAE whose first feature writes nothing."""
+    made = SAE(128, 16, sparsity=2, constraint="none").requires_grad_(False)
+    made.W_dec[0] = 0
+    return made
+
+
 ON_MODEL: dict[str, OnModel] = {
     "residual, 300 tokens": (lambda m: m.residual(prompts(1, 300), 0), ValueError, "at most 256 tokens"),
     "residual, id beyond": (lambda m: m.residual(prompts() + 9999, 0), ValueError, "has 0 to 4095"),
@@ -175,7 +241,7 @@ ON_MODEL: dict[str, OnModel] = {
     "loss, 300 tokens": (lambda m: m.token_loss(prompts(1, 300)), ValueError, "at most 256 tokens"),
     "loss, one row": (lambda m: m.token_loss(prompts(4)), ValueError, r"\[n, context\]"),
     "recovery, NaN weights": (
-        lambda m: evals.recovery(sae(float("nan"), width=128), m, prompts(), 3), ValueError, "not finite"
+        lambda m: evals.recovery(sae(NAN, width=128), m, prompts(), 3), ValueError, "not finite"
     ),
     "recovery, ids beyond": (
         lambda m: evals.recovery(sae(width=128), m, prompts() + 9999, 3), ValueError, "has 0 to 4095"
@@ -186,14 +252,37 @@ ON_MODEL: dict[str, OnModel] = {
     "recovery, batch -1": (
         lambda m: evals.recovery(sae(width=128), m, prompts(), 3, batch=-1), ValueError, "batch is -1"
     ),
+    "recovery, no model": (
+        lambda m: evals.recovery(sae(width=128), "embedded", prompts(), 3), TypeError, "a LanguageModel is needed"  # type: ignore[arg-type]
+    ),
+    "recovery, one SAE for a list": (
+        lambda m: recoveries(sae(width=128), m, prompts(), 3), TypeError, "a list of SAEs is needed"  # type: ignore[arg-type]
+    ),
+    "recovery, float16": (lambda m: evals.recovery(sae(width=128).half(), m, prompts(), 3), ValueError, "float16"),
+    "recovery, layer of text": (
+        lambda m: evals.recovery(sae(width=128), m, prompts(), "3"), TypeError, "layer is '3'"  # type: ignore[arg-type]
+    ),
+    "recovery, NaN outliers": (
+        lambda m: evals.recovery(sae(width=128), m, prompts(), 3, outliers=NAN), ValueError, "outliers is nan"
+    ),
+    "recovery, floats": (
+        lambda m: evals.recovery(sae(width=128), m, prompts().float(), 3), ValueError, r"whole numbers.*float32"
+    ),
+    "pairs, no windows": (lambda m: next(pairs(m, 3, None)), TypeError, "`labelled_windows` makes them"),  # type: ignore[arg-type]
+    "pairs, 4.5 windows": (lambda m: next(pairs(m, 3, None, train=4.5)), TypeError, r"train is 4\.5"),  # type: ignore[arg-type]
     "recovery, None": (lambda m: evals.recovery(sae(width=128), m, None, 3), TypeError, "tokens are a torch tensor"),  # type: ignore[arg-type]
     "steering, feature 0.5": (lambda m: steer(m, features=[0.5]), ValueError, r"no feature 0\.5"),
-    "steering, strength nan": (lambda m: steer(m, strength=float("nan")), ValueError, "strength is nan"),
+    "steering, strength nan": (lambda m: steer(m, strength=NAN), ValueError, "strength is nan"),
     "steering, strength 1e30": (lambda m: steer(m, strength=1e30), ValueError, "strength is 1e"),
-    "steering, seed -1": (lambda m: steer(m, seed=-1), ValueError, "seed -1"),
-    "steering, seed 2^64": (lambda m: steer(m, seed=2**64), ValueError, "seed 184"),
+    "steering, seed -1": (lambda m: steer(m, seed=-1), ValueError, "seed is -1"),
+    "steering, seed 2^64": (lambda m: steer(m, seed=2**64), ValueError, "seed is 184"),
     "steering, BOS alone": (lambda m: steer(m, prompts=prompts() * 0), ValueError, "special tokens alone"),
-    "steering, NaN weights": (lambda m: steer(m, sae=sae(float("nan"), width=128)), ValueError, "not finite"),
+    "steering, length 1.5": (lambda m: steer(m, length=1.5), TypeError, r"length is 1\.5"),
+    "steering, floats": (lambda m: steer(m, prompts=prompts().float()), ValueError, r"whole numbers.*float32"),
+    "steering, a mask for features": (lambda m: steer(m, features=[True]), ValueError, "no feature True"),
+    "steering, lists for concepts": (lambda m: steer(m, concepts=[["comment"]]), ValueError, "cannot be counted"),
+    "steering, a row of 0": (lambda m: steer(m, sae=still()), ValueError, "decoder row of feature 0 is 0"),
+    "steering, NaN weights": (lambda m: steer(m, sae=sae(NAN, width=128)), ValueError, "not finite"),
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int
 
+from aligned.checks import whole
 from aligned.evals.spurious import Probes, Texts, train_probes
 from aligned.language.labels import Windows
 from aligned.language.model import LanguageModel
@@ -100,10 +101,13 @@ def pairs(
         epoch_on_test: choose the probes' epoch on the test windows, as SAEBench does; for comparison.
 
     Raises:
-        ValueError: a combination of two attributes that no window of one side has; names the pair.
+        TypeError, ValueError: a number of windows under 4, or a seed that is none; a combination of two attributes that
+            no window of one side has, which names the pair.
     """
-    if min(train, validation, test) < 4:
-        raise ValueError(f"train, validation and test are {train}, {validation} and {test}; each is at least 4 windows")
+    train, validation, test = whole("train", train, 4), whole("validation", validation, 4), whole("test", test, 4)
+    seed, layer = whole("seed", seed), whole("layer", layer)
+    if not isinstance(windows, Windows):
+        raise TypeError(f"windows is of type {type(windows).__name__}; `labelled_windows` makes them of a text")
     side = _sides(windows.documents, seed)
     for a, b in attributes:
         name = f"{a.name} / {b.name}"

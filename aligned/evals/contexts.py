@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from aligned.alignment import alignment_score
+from aligned.checks import whole
 from aligned.evals.codes import by_feature
-from aligned.evals.fits import check_features
+from aligned.evals.fits import check_features, check_sae
 from aligned.sae import SAE
 
 BEFORE, AFTER = 12, 6  # tokens around the strongest one: whole lines within them are shown
@@ -120,18 +121,20 @@ def pages(
         ValueError: a feature that the SAE does not have, activations of another width than the SAE's or of other
             tokens, or no context asked for.
     """
+    check_sae(sae)
     if x.shape != (*tokens.shape, sae.d_in) or keep.shape != tokens.shape:
         raise ValueError(
             f"tokens {tuple(tokens.shape)}, x {tuple(x.shape)} and keep {tuple(keep.shape)} are not of one set of "
             f"blocks, or the activations are not of the SAE's width, {sae.d_in}"
         )
-    if contexts < 1:
-        raise ValueError(f"contexts is {contexts}; it is at least 1")
+    contexts = whole("contexts", contexts, 1)
     features = check_features(sae, features)
     if keep.dtype != torch.bool or not keep.any():
         raise ValueError(
             f"keep is a mask, bool, that keeps at least one token; it is {keep.dtype}, {int(keep.sum())} kept"
         )
+    if tokens.is_floating_point() or tokens.min() < 0:
+        raise ValueError(f"tokens are ids, whole numbers from 0 on; these are {tokens.dtype}, from {tokens.min()} on")
     if len(vocabulary) <= (highest := int(tokens.max())):
         raise ValueError(f"the vocabulary has {len(vocabulary)} tokens, and token {highest} is among these blocks")
     scores = alignment_score(sae)

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from aligned import files
+from aligned.checks import number, whole
 from aligned.evals.fits import layer_of
 from aligned.files import store
 from aligned.language.model import LanguageModel
@@ -57,7 +58,9 @@ def recovery(
             not counted; 0 counts all.
 
     Raises:
-        ValueError: an SAE of another model, or no layer known; no tokens, or blocks longer than the model takes.
+        TypeError: what is no SAE or no tokens.
+        ValueError: an SAE of another model, or not finite; no layer known; no tokens, or blocks longer than the model
+            takes; outliers between 0 and 1.
     """
     return recoveries([sae], model, tokens, layer, batch, outliers)[0]
 
@@ -76,12 +79,15 @@ def recoveries(
     Raises:
         ValueError: as `recovery`; no SAEs, or SAEs of several layers.
     """
+    if not isinstance(saes, Sequence):
+        raise TypeError(f"a list of SAEs is needed, and this is of type {type(saes).__name__}")
     layers = {layer_of(sae, model, layer) for sae in saes}
     if len(layers) != 1:
         raise ValueError(f"SAEs of one layer are needed, and these are of {sorted(layers) or 'none'}")
     layer = layers.pop()
-    if batch < 1:
-        raise ValueError(f"batch is {batch}; it is at least 1")
+    batch, outliers = whole("batch", batch, 1), number("outliers", outliers, 0, 1e9)
+    if 0 < outliers <= 1:
+        raise ValueError(f"outliers is {outliers}; it is more than 1 (times the median norm), or 0 to count all")
     if not isinstance(tokens, Tensor):
         raise TypeError(f"tokens are a torch tensor, [n, context], and these are of type {type(tokens).__name__}")
     if tokens.ndim != 2 or tokens.shape[1] < 2 or model.is_special(tokens)[:, :-1].all():

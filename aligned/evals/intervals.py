@@ -31,9 +31,14 @@ def interval(values: Float[np.ndarray, " seeds"], level: float = LEVEL) -> Inter
     """Mean and interval of one value a seed, by Student's t.
 
     Raises:
-        ValueError: fewer than two seeds, from which no interval follows; a value that is not finite.
+        ValueError: fewer than two seeds, from which no interval follows; a value that is not finite; a level that does
+            not lie between 0 and 1.
     """
-    n = len(values)
+    values, n = np.asarray(values), len(values)
+    if values.ndim != 1 or values.dtype.kind not in "biuf":
+        raise ValueError(f"one number a seed is needed, and these are {values.dtype} of the shape {values.shape}")
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; it lies between 0 and 1, such as {LEVEL}")
     if n < 2:
         raise ValueError(f"an interval over seeds needs at least 2 of them, and there is {n}")
     if not np.isfinite(values).all():
@@ -57,8 +62,13 @@ def interval_of_pairs(
         level: of the interval.
 
     Raises:
-        ValueError: fewer than three seeds, or a seed that is in every pair: without it no pair is left.
+        ValueError: fewer than three seeds, or a seed that is in every pair: without it no pair is left; values that are
+            not of these pairs; as `interval`.
     """
+    if np.shape(seeds) != (len(values), 2):
+        raise ValueError(
+            f"there are {len(values)} values, and seeds of the shape {np.shape(seeds)}; each value has two"
+        )
     members = [(seeds == seed).any(1) for seed in np.unique(seeds)]
     n = len(members)
     if n < 3 or any(member.all() for member in members):

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from aligned.alignment import Rows
+from aligned.evals.fits import check_sae
 from aligned.sae import SAE
 
 EXACT = (
@@ -43,7 +44,12 @@ class Match:
 
 
 def max_cosine(a: Rows, b: Rows) -> Float[Tensor, " n"]:
-    """MCS: the cosine of each row of a, `[n, d_in]`, with the most similar row of b, `[m, d_in]`."""
+    """MCS: the cosine of each row of a, `[n, d_in]`, with the most similar row of b, `[m, d_in]`.
+
+    Raises:
+        ValueError: no such rows, rows of two widths, or rows that are not finite.
+    """
+    _check_rows(a, b)
     a, b = _unit(a), _unit(b)
     return torch.cat([(part @ b.T).amax(1) for part in a.split(_CHUNK)])
 
@@ -58,7 +64,11 @@ def match(a: Rows, b: Rows, exact: int = EXACT, candidates: int = CANDIDATES) ->
 
     Args:
         a, b: `[n, d_in]` and `[m, d_in]`; each row of the smaller side gets a partner.
+
+    Raises:
+        ValueError: as `max_cosine`.
     """
+    _check_rows(a, b)
     a, b = _unit(a), _unit(b)
     if len(a) > len(b):
         other = match(b, a, exact, candidates)
@@ -113,15 +123,19 @@ def stability(
         features: the mean number of features looked at.
 
     Raises:
-        ValueError: SAEs of different width, or with no feature to look at; masks that do not fit them.
+        TypeError: what is no SAE.
+        ValueError: SAEs of different width, with weights that are not finite, or with no feature to look at; masks that
+            do not fit them.
     """
+    for sae in (a, b):
+        check_sae(sae)
     if a.d_in != b.d_in:
         raise ValueError(f"these SAEs read activations of widths {a.d_in} and {b.d_in}; their features have no cosine")
     if alive is not None and len(alive) != 2:
         raise ValueError(f"alive has {len(alive)} masks, and there are 2 SAEs")
     rows = []
-    for sae, look in zip((a, b), alive or (None, None)):
-        keep = torch.ones(sae.d_sae, dtype=torch.bool) if look is None else look
+    for sae, look in zip((a, b), (None, None) if alive is None else alive):
+        keep = torch.ones(sae.d_sae, dtype=torch.bool) if look is None else torch.as_tensor(look)
         if keep.dtype != torch.bool or keep.shape != (sae.d_sae,):
             raise ValueError(f"alive is {keep.dtype} {tuple(keep.shape)}; a mask, bool [{sae.d_sae}], is needed")
         if not keep.any():
@@ -145,14 +159,17 @@ def over_seeds(saes: Sequence[SAE], alive: Sequence[Bool[Tensor, " d_sae"]] | No
     """`stability` of every pair.
 
     Raises:
-        ValueError: fewer than two SAEs.
+        TypeError: no list of SAEs.
+        ValueError: fewer than two SAEs; as `stability`.
     """
+    if not isinstance(saes, Sequence):
+        raise TypeError(f"stability over seeds needs a list of SAEs, and this is of type {type(saes).__name__}")
     if len(saes) < 2:
         raise ValueError(f"stability over seeds needs at least 2 SAEs, and there is {len(saes)}")
     if alive is not None and len(alive) != len(saes):
         raise ValueError(f"alive has {len(alive)} masks, and there are {len(saes)} SAEs")
     return [
-        stability(saes[i], saes[j], (alive[i], alive[j]) if alive else None)
+        stability(saes[i], saes[j], None if alive is None else (alive[i], alive[j]))
         for i, j in combinations(range(len(saes)), 2)
     ]
 
@@ -170,10 +187,13 @@ def convergence(a: Sequence[Rows], b: Sequence[Rows]) -> dict[str, list[float]]:
         b's rows with themselves at the start.
 
     Raises:
-        ValueError: not as many moments of the one as of the other.
+        ValueError: not as many moments of the one as of the other, or none.
     """
-    if len(a) != len(b):
-        raise ValueError(f"there are {len(a)} moments of the one training and {len(b)} of the other; they are the same")
+    if len(a) != len(b) or not len(a):
+        raise ValueError(
+            f"there are {len(a)} moments of the one training and {len(b)} of the other; as many are needed, and one "
+            "at least"
+        )
     return {
         "pw_mcc": [match(x, y).mean for x, y in zip(a, b)],
         "pw_mcc_centred": [match(centred(x), centred(y)).mean for x, y in zip(a, b)],
@@ -184,6 +204,18 @@ def convergence(a: Sequence[Rows], b: Sequence[Rows]) -> dict[str, list[float]]:
 
 def _to_start(rows: Rows, start: Rows) -> float:
     return (_unit(rows) * _unit(start)).sum(1).abs().mean().item()
+
+
+def _check_rows(a: Tensor, b: Tensor) -> None:
+    """Raise a `ValueError` unless a and b are rows, `[n, d_in]`, of one width and finite."""
+    if (
+        not all(isinstance(rows, Tensor) and rows.ndim == 2 and len(rows) for rows in (a, b))
+        or a.shape[1] != b.shape[1]
+    ):
+        shapes = " and ".join(str(tuple(getattr(rows, "shape", (type(rows).__name__,)))) for rows in (a, b))
+        raise ValueError(f"torch tensors of rows of one width are compared, [n, d_in] and [m, d_in], and not {shapes}")
+    if not (a.isfinite().all() and b.isfinite().all()):
+        raise ValueError("some of these rows are not finite, and have no cosine")
 
 
 def _exact(a: Rows, b: Rows) -> Match:

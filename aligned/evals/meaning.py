@@ -10,7 +10,9 @@ from jaxtyping import Float, Int, UInt64
 from numba import njit, prange
 from torch import Tensor
 
+from aligned.checks import whole
 from aligned.evals.codes import by_feature
+from aligned.evals.fits import check_activations
 from aligned.sae import SAE
 
 if TYPE_CHECKING:
@@ -43,10 +45,12 @@ def concepts(
     Raises:
         ValueError: activations that are not `[n, d_in]` or not finite, labels of another number of tokens than x or
             with bits that no name stands for, or no concept that holds in both halves.
-        TypeError: labels that are not uint64.
+        TypeError: labels that are not uint64, names that are no list, a seed that is no whole number.
     """
     import pandas as pd
 
+    check_activations(sae, x)
+    seed = whole("seed", seed)
     if len(labels) != len(x):
         raise ValueError(f"there are labels for {len(labels)} tokens, and activations of {len(x)}")
     _check_labels(labels, names)
@@ -84,6 +88,8 @@ def concepts(
 def _check_labels(labels: UInt64[np.ndarray, " n"], names: tuple[str, ...]) -> None:
     if not isinstance(labels, np.ndarray) or labels.dtype != np.uint64:
         raise TypeError("labels are a NumPy array of uint64, bit i for concept i, as `HeldOut.labels` are")
+    if isinstance(names, str):
+        raise TypeError(f"names is {names!r}; give a list of names, such as ({names!r},)")
     if not 1 <= len(names) <= 64:
         raise ValueError(f"there are {len(names)} concepts; a label has room for 1 to 64")
     if highest := int(np.bitwise_or.reduce(labels)) >> len(names):

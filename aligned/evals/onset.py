@@ -19,15 +19,24 @@ _NORMAL = NormalDist()
 
 
 def mean_share(x: Float[Tensor, "n d_in"]) -> float:
-    """|mean x|^2 / E|x|^2: the share of the activations' square that is their mean's, between 0 and 1."""
-    x = x.double()
+    """|mean x|^2 / E|x|^2: the share of the activations' square that is their mean's, between 0 and 1.
+
+    Raises:
+        ValueError: as `gamma`.
+    """
+    x = _checked(x)
     return float(x.mean(0).square().sum() / x.square().sum(1).mean())
 
 
 def gamma(x: Float[Tensor, "n d_in"]) -> float:
     """|mean x| / |sigma| of activations that are normalised, each token for itself, to mean 0 and variance 1 (as a
-    layer norm does), sigma being the standard deviation of each of the d_in coordinates."""
-    x = torch.nn.functional.layer_norm(x.double(), x.shape[1:])
+    layer norm does), sigma being the standard deviation of each of the d_in coordinates.
+
+    Raises:
+        ValueError: activations that are not `[n, d_in]` with n of 2 or more, not finite, or all 0.
+    """
+    x = _checked(x)
+    x = torch.nn.functional.layer_norm(x, x.shape[1:])
     return float(x.mean(0).norm() / x.std(0).norm())
 
 
@@ -44,12 +53,24 @@ def expected_dead(gamma: float, d_sae: int, k: int | None = None, n: int = 100_0
         n: tokens.
 
     Raises:
-        ValueError: a gamma below 0, or a k that is not below d_sae.
+        ValueError: a gamma that is not 0 or more, a k that is not below d_sae, or fewer than 2 tokens.
     """
-    if gamma < 0 or (k is not None and not 0 < k < d_sae):
+    if not 0 <= gamma < math.inf or (k is not None and not 0 < k < d_sae):
         raise ValueError(f"gamma is {gamma} and k {k}; gamma is 0 or more, and k lies between 0 and d_sae, {d_sae}")
+    if not 2 <= n < math.inf:
+        raise ValueError(f"n is {n}; the strongest of n tokens is at least one of 2")
     if gamma == 0:
         return 0.0
     least = 0.0 if k is None else _NORMAL.inv_cdf(1 - k / d_sae)
     reach = _NORMAL.inv_cdf(1 - 1 / n) / gamma
     return _NORMAL.cdf(least - reach) if math.isfinite(reach) else 0.0
+
+
+def _checked(x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_in"]:
+    """Activations in float64, of which there is a mean and a spread."""
+    if not isinstance(x, Tensor) or x.ndim != 2 or len(x) < 2 or not x.isfinite().all() or not x.any():
+        raise ValueError(
+            f"activations, [n, d_in], of 2 tokens or more are needed, finite and not all 0; this is of type "
+            f"{type(x).__name__} {tuple(getattr(x, 'shape', ()))}"
+        )
+    return x.double()

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from aligned.checks import number, said, whole
 from aligned.evals.fits import check_features, layer_of
 from aligned.language.labels import CONCEPTS, LEXICAL, lexical_labels
 from aligned.language.model import LanguageModel
@@ -70,24 +71,24 @@ def steering(
     import pandas as pd
 
     layer = layer_of(sae, model, layer)
-    if isinstance(concepts, str) or len(features) != len(concepts):
-        raise ValueError(
-            f"there are {len(features)} features, and concepts is {concepts!r}; give a list with one for each"
-        )
     features = check_features(sae, features)
-    if not abs(strength) <= STRONGEST or not 0 <= seed < 2**63:
+    if isinstance(concepts, str) or not isinstance(concepts, Sequence) or len(features) != len(concepts):
         raise ValueError(
-            f"strength is {strength} and seed {seed}; they lie within +-{STRONGEST:,} and in 0 to 2^63 - 1"
+            f"there are {len(features)} features, and concepts is {said(concepts)}; give a list with one for each"
         )
-    if len(prompts) < FEWEST or length < 1:
+    strength = number("strength", strength, -STRONGEST, STRONGEST)
+    seed, length = whole("seed", seed), whole("length", length, 1)
+    if not isinstance(prompts, Tensor) or prompts.ndim != 2 or len(prompts) < FEWEST:
         raise ValueError(
-            f"there are {len(prompts)} prompts and {length} tokens to write; a test at 5 % needs {FEWEST} prompts or "
-            "more, and at least 1 token"
+            f"a test at 5 % needs {FEWEST} prompts or more, blocks of token ids [n, context], and this is of type "
+            f"{type(prompts).__name__} {tuple(getattr(prompts, 'shape', ()))}"
         )
-    if unknown := sorted(map(str, set(concepts) - set(LEXICAL))):
+    if unknown := sorted(str(concept) for concept in concepts if concept not in LEXICAL):
         raise ValueError(
             f"{', '.join(unknown)} cannot be counted in text that may not parse; there are {', '.join(LEXICAL)}"
         )
+    if lost := [str(i) for i in features if not sae.W_dec[i].any()]:
+        raise ValueError(f"the decoder row of feature {', '.join(lost)} is 0, and has no direction to push in")
     model.check_context(prompts.shape[1] + length)
     counted = ~model.is_special(prompts[:_TEXTS])  # BOS is twice as long as the rest
     if not counted.any():
@@ -117,8 +118,9 @@ def best_features(table: pd.DataFrame, m: int) -> pd.DataFrame:
         m: how many.
 
     Raises:
-        ValueError: fewer features with such a concept.
+        TypeError, ValueError: m is no whole number of at least 1; fewer features with such a concept.
     """
+    m = whole("m", m, 1)
     countable = table[table.concept.isin(LEXICAL)]
     if len(countable) < m:
         raise ValueError(
@@ -133,6 +135,8 @@ def success_rate(steered: pd.DataFrame) -> tuple[float, float, float]:
 
     if not len(steered):
         raise ValueError("the table of steered features is empty, and has no rate of success")
+    if lost := int(steered.success.isna().sum()):
+        raise ValueError(f"of {lost} of {len(steered)} features it is not known whether their steering succeeded")
     found = binomtest(int(steered.success.sum()), len(steered))
     low, high = found.proportion_ci(method="wilson")
     return found.statistic, low, high
@@ -140,7 +144,13 @@ def success_rate(steered: pd.DataFrame) -> tuple[float, float, float]:
 
 def rises(differences: Float[np.ndarray, " n"], seed: int = 0) -> float:
     """p of a one-sided permutation test that paired differences are above 0: over changes of their signs, 10,000 at
-    random or, where there are fewer, all."""
+    random or, where there are fewer, all.
+
+    Raises:
+        ValueError: fewer than 2 differences, or one that is not finite.
+    """
+    if len(differences) < 2 or not np.isfinite(differences).all():
+        raise ValueError(f"2 differences or more are needed, all finite; these are {said(differences)}")
     from scipy.stats import permutation_test
 
     found = permutation_test(

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from aligned.checks import whole
+
 FEWEST = 8  # scores that a shape can be told from
 
 
@@ -31,13 +33,11 @@ def modes(scores: Float[Tensor, " n"], seed: int = 0) -> dict[str, float]:
             told: dip_p is 1, bic_gain and low_share are 0.
 
     Raises:
-        ValueError: fewer than 8 scores, or one that is not finite.
+        ValueError: fewer than 8 scores, or one that is not finite; a seed that scikit-learn does not take.
     """
-    a = scores.detach().double().cpu().numpy()
+    a, seed = _checked(scores).double().cpu().numpy(), whole("seed", seed, 0, 2**32 - 1)
     if len(a) < FEWEST:
         raise ValueError(f"there are {len(a)} scores; a shape can be told from {FEWEST} on")
-    if not np.isfinite(a).all():
-        raise ValueError(f"{(~np.isfinite(a)).sum()} of the {len(a)} scores are not finite")
     shape = {"below_half": float((a < 0.5).mean()), "spread": float(a.std())}
     if a.std() < 1e-4:
         mean = float(a.mean())
@@ -70,5 +70,20 @@ def modes(scores: Float[Tensor, " n"], seed: int = 0) -> dict[str, float]:
 
 
 def histogram(scores: Float[Tensor, " n"], bins: int, low: float, high: float) -> Float[Tensor, " bins"]:
-    """The share of scores in each of `bins` equal bins from `low` to `high`; those beyond count at the ends."""
+    """The share of scores in each of `bins` equal bins from `low` to `high`; those beyond count at the ends.
+
+    Raises:
+        ValueError: no scores, or one that is not finite.
+    """
+    scores = _checked(scores)
     return torch.histc(scores.float().clamp(low, high), bins, low, high) / len(scores)
+
+
+def _checked(scores: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """One number a feature, finite; of NumPy's or torch's."""
+    scores = torch.as_tensor(scores).detach()
+    if scores.ndim != 1 or not len(scores):
+        raise ValueError(f"these scores have the shape {tuple(scores.shape)}; one a feature is needed, [n]")
+    if lost := int((~scores.isfinite()).sum()):
+        raise ValueError(f"{lost} of the {len(scores)} scores are not finite")
+    return scores

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
+from aligned.evals.fits import check_counts, check_sae
 from aligned.evals.spurious import Texts, mean_codes
 from aligned.sae import SAE
 
@@ -48,8 +49,8 @@ def probing(sae: SAE, train: Texts, test: Texts, ks: Sequence[int] = KS) -> pd.D
     """
     import pandas as pd
 
-    if not ks or min(ks) < 1 or max(ks) > sae.d_sae:
-        raise ValueError(f"ks is {list(ks)}; it holds numbers of features, 1 to {sae.d_sae} for this SAE")
+    check_sae(sae)
+    ks = check_counts("ks", ks, sae)
     learn, even = train.balanced, test.balanced
     f_train, f_test = mean_codes(sae, train, learn), mean_codes(sae, test, even)
     x_train, x_test = train.mean[learn].numpy(), test.mean[even].numpy()

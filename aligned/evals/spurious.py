@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from aligned.checks import whole
 from aligned.evals.codes import codes
+from aligned.evals.fits import check_counts, check_sae
 from aligned.evals.intervals import interval
 from aligned.sae import SAE
 
@@ -41,8 +43,8 @@ class Texts:
         a, b: `[texts]`, whether each attribute holds. All four combinations occur.
 
     Raises:
-        ValueError: masks that are not boolean or not of these shapes, a text with nothing to keep, or activations that
-            are not finite.
+        ValueError: activations that are not `[texts, tokens, d_in]` or not finite, masks that are not boolean or not of
+            these shapes, no text, or one with nothing to keep.
     """
 
     x: Float[Tensor, "texts tokens d_in"]
@@ -51,9 +53,15 @@ class Texts:
     b: Bool[Tensor, " texts"]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.x, Tensor) or self.x.ndim != 3 or not len(self.x):
+            raise ValueError(
+                "x holds the activations of some texts, a torch tensor [texts, tokens, d_in], and this is of type "
+                f"{type(self.x).__name__} {tuple(getattr(self.x, 'shape', ()))}"
+            )
         n = len(self.x)
         for name, shape in (("keep", self.x.shape[:2]), ("a", (n,)), ("b", (n,))):
-            mask = getattr(self, name)
+            mask = torch.as_tensor(getattr(self, name))
+            object.__setattr__(self, name, mask)
             if mask.dtype != torch.bool or mask.shape != shape:
                 raise ValueError(f"{name} is {mask.dtype} {tuple(mask.shape)}; a mask, bool {tuple(shape)}, is needed")
         if not self.x.isfinite().all():
@@ -115,7 +123,13 @@ def train_probes(train: Texts, validation: Texts, seed: int = 0) -> Probes:
     """The three probes. The epoch of each is the one that is best on `validation`.
 
     SAEBench chooses it on its test texts: give those as `validation` to do the same.
+
+    Raises:
+        ValueError: texts that lack a combination of the attributes, or of two widths; a seed that torch does not take.
     """
+    seed = whole("seed", seed)
+    if train.x.shape[2] != validation.x.shape[2]:
+        raise ValueError(f"these texts have activations of widths {train.x.shape[2]} and {validation.x.shape[2]}")
     sets = []
     for texts in (train, validation):
         sets.append((texts.mean, texts.balanced, texts.coinciding, texts.a, texts.b))
@@ -183,8 +197,10 @@ def scr(sae: SAE, probes: Probes, train: Texts, test: Texts, ablated: Sequence[i
     """
     import pandas as pd
 
-    if not ablated or any(n != int(n) for n in ablated) or min(ablated) < 1 or max(ablated) > sae.d_sae:
-        raise ValueError(f"ablated is {list(ablated)}; it holds numbers of features, 1 to {sae.d_sae} for this SAE")
+    check_sae(sae)
+    ablated = check_counts("ablated", ablated, sae)
+    if not isinstance(probes, Probes):
+        raise TypeError(f"probes is of type {type(probes).__name__}; `train_probes` makes them")
     if len(probes.b.weight) != sae.d_in:
         raise ValueError(f"these probes read activations of width {len(probes.b.weight)}, and the SAE reads {sae.d_in}")
     learn, even = train.balanced, test.balanced
@@ -222,9 +238,14 @@ def intervals_over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         `n`, with `scr`, the mean over SAEs of the mean over pairs, its 95 % interval `low`, `high` (NaN for one SAE
         alone), and `seeds`, the number of SAEs. The interval says what other seeds of the SAE would give, for these
         pairs.
+
+    Raises:
+        ValueError: no table.
     """
     import pandas as pd
 
+    if not len(tables):
+        raise ValueError("there is no table of `scr`, and so no interval over seeds")
     rows = []
     for direction in ("b", "a", "harder", "both"):
         means = []

@@ -95,7 +95,7 @@ def test_accuracies_do_not_depend_on_the_scale_of_the_codes(data: tuple[Texts, T
 
 
 def test_what_does_not_fit_is_refused(data: tuple[Texts, Texts]) -> None:
-    with pytest.raises(ValueError, match=r"ks is \[1, 16\]; it holds numbers of features, 1 to 6"):
+    with pytest.raises(ValueError, match=r"ks has 16; .* numbers of features, 1 to 6"):
         probing(axes([0, 1, 2, 3, 4, 5]), *data, ks=(1, 16))
     with pytest.raises(ValueError, match="all four combinations"):
         probing(axes([0, 1]), replace(data[0], b=data[0].a), data[1], ks=(1,))

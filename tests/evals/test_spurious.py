@@ -99,7 +99,7 @@ def test_what_does_not_fit_is_refused(data: tuple[Texts, Texts, Texts]) -> None:
     probes = train_probes(train, validation)
     with pytest.raises(ValueError, match="width 16, and the SAE reads 8"):
         scr(SAE(8, 40), probes, train, test, (2,))
-    with pytest.raises(ValueError, match=r"ablated is .*500.*numbers of features, 1 to 32"):
+    with pytest.raises(ValueError, match=r"ablated has 50, 100, 500; .*numbers of features, 1 to 32"):
         scr(axes(), probes, train, test)
 
 
