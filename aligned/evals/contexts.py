@@ -18,7 +18,7 @@ from aligned.evals.codes import by_feature
 from aligned.evals.fits import check_features, check_sae
 from aligned.sae import SAE
 
-BEFORE, AFTER = 12, 6  # tokens around the strongest one: whole lines within them are shown
+BEFORE, AFTER = 16, 8  # tokens around the strongest one: whole lines within them are shown
 LINE = 24  # tokens of its own line that are shown to either side, where that is a longer one
 NO_CONCEPT = 0.2  # F1 under which a feature is said to detect none
 

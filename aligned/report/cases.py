@@ -88,7 +88,7 @@ class Labelled:
         x: `[n, features]`.
         labels: bit i for concept i, `[n]`.
         names: of the concepts.
-        features: what each feature does.
+        features: their names.
     """
 
     sae: SAE
@@ -99,7 +99,11 @@ class Labelled:
 
 
 def concepts(tokens: int = 20_000) -> Labelled:
-    """Five features and the concept `comment`, which holds in runs of ten tokens, of a tenth of all of them."""
+    """Five features and the concept `comment`, which holds in runs of ten tokens, a tenth of all.
+
+    `exact` fires there alone; `everywhere` on all tokens, and the most there; `elsewhere too` there and on as many
+    other tokens; `half of it` on half of its tokens; `random` on a tenth of all.
+    """
     rng = np.random.default_rng(0)
     comment = np.repeat(rng.random(tokens // 10) < 0.1, 10)
     string = np.repeat(rng.random(tokens // 5) < 0.05, 5)
@@ -107,11 +111,11 @@ def concepts(tokens: int = 20_000) -> Labelled:
     size = rng.uniform(1, 2, (5, n))
     elsewhere = ~comment & (rng.random(n) < comment.mean() / (1 - comment.mean()))
     codes = {
-        "fires there alone": comment * size[0],
-        "fires on all tokens, there the most": np.where(comment, size[1], 0.4 * size[1]),
-        "fires there, and as often elsewhere": (comment | elsewhere) * size[2],
-        "fires on half of it": (comment & (rng.random(n) < 0.5)) * size[3],
-        "fires at random": (rng.random(n) < 0.1) * size[4],
+        "exact": comment * size[0],
+        "everywhere": np.where(comment, size[1], 0.4 * size[1]),
+        "elsewhere too": (comment | elsewhere) * size[2],
+        "half of it": (comment & (rng.random(n) < 0.5)) * size[3],
+        "random": (rng.random(n) < 0.1) * size[4],
     }
     x = torch.from_numpy(np.stack(list(codes.values()), 1)).float()
     labels = comment.astype(np.uint64) | string.astype(np.uint64) << np.uint64(1)

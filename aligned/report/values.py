@@ -11,7 +11,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
-PAIRS = ("measures", "stability", "feature_quality", "features")  # pages that compare seeds with each other
+PAIRS = (
+    "measures",
+    "measure_seeds",
+    "stability",
+    "feature_quality",
+    "features",
+)  # pages that compare seeds with each other
 
 
 def allowed(parameter: str) -> tuple[str, ...]:
