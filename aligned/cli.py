@@ -90,7 +90,7 @@ def _named(names: tuple[str, ...]) -> list[Path]:
 
 @aligned.group()
 def runs() -> None:
-    """The runs in the store, and whether they are whole."""
+    """The runs in the store: list, show, verify, export, remove."""
 
 
 @runs.command("list")
@@ -130,6 +130,28 @@ def verify(names: tuple[str, ...]) -> None:
             print(f"damaged: {error}")
     print(f"{len(folders) - bad} of {len(folders)} runs are whole")
     click.get_current_context().exit(FAILED if bad else 0)
+
+
+@runs.command()
+@click.argument("name")
+@click.argument("to", type=click.Path(path_type=Path), metavar="FOLDER")
+def export(name: str, to: Path) -> None:
+    """Copy a run's SAE into a new FOLDER, ready to upload.
+
+    SAELens opens it. With it go a card that says how it was made, its spec, and its provenance.
+    """
+    import shutil
+
+    from aligned.store.runs import check
+
+    (folder,) = _named((name,))
+    check(folder)
+    if to.exists():
+        raise click.UsageError(f"{to} is there already: name a new folder")
+    to.mkdir(parents=True)
+    for part in ("README.md", "cfg.json", "sae_weights.safetensors", "spec.json", "provenance.json"):
+        shutil.copy(folder / part, to)
+    print(f"written to {to}; `hf upload YOU/NAME {to}` sends it to the hub")
 
 
 @runs.command()

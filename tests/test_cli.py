@@ -8,6 +8,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import sae_lens
+import torch
 
 import aligned
 from aligned.cli import main
@@ -122,6 +124,12 @@ def test_runs_are_listed_shown_verified_and_removed(place: Path, capsys: pytest.
     assert main(["runs", "show", SMALL.name]) == 0
     assert '"d_sae"' in capsys.readouterr().out
     assert main(["runs", "verify"]) == 0
+    assert main(["runs", "export", SMALL.name, str(place.parent / "mine")]) == 0
+    theirs, x = sae_lens.SAE.load_from_disk(place.parent / "mine"), torch.randn(8, run.sae.d_in)
+    assert torch.allclose(theirs.encode(x), run.sae.encode(x))
+    assert "arXiv 2605.18629" in (place.parent / "mine" / "README.md").read_text()
+    assert main(["runs", "export", SMALL.name, str(place.parent / "mine")]) == 2
+    assert "is there already: name a new folder" in capsys.readouterr().err
     (run.path / "sae_weights.safetensors").write_bytes(b"")
     assert main(["runs", "verify", SMALL.name]) == 1
     assert "sae_weights.safetensors is not what was written" in capsys.readouterr().out
