@@ -40,7 +40,8 @@ def store() -> Path:
         place = Path(named).expanduser().absolute() if named else home() / "runs"
         there = next(part for part in (place, *place.parents) if part.exists())
     except (OSError, RuntimeError) as error:  # too long; no such user
-        raise OSError(errno.EINVAL, f"ALIGNED_STORE is {named}, which can't be a folder ({error})") from error
+        why = getattr(error, "strerror", None) or error
+        raise OSError(errno.EINVAL, f"ALIGNED_STORE is {named}, which can't be a folder ({why})") from error
     if not there.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, f"ALIGNED_STORE is {named}, and {there} is a file; it names a folder")
     return place

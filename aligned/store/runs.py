@@ -36,7 +36,7 @@ from aligned.files import store
 from aligned.formats import load_saelens, save_saelens
 from aligned.language import contents, text
 from aligned.language.activations import Centred, Pool, Raw, Stream, asked_of, collect
-from aligned.language.model import LanguageModel, named
+from aligned.language.model import LanguageModel
 from aligned.provenance import provenance
 from aligned.sae import SAE
 from aligned.spec import RunSpec
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1  # of a run's folder; one of another format is left alone
-_LONGEST = 230  # bytes of a run's name; file systems take 255, and what is set aside has a number
 WEIGHED = ("spec.json", "cfg.json", "sae_weights.safetensors", "log.csv")  # what checksums are kept of
 
 
@@ -294,9 +293,6 @@ def _sha256(path: Path) -> str:
 
 def _folder(spec: RunSpec) -> Path:
     """Where a run of this code's format belongs. A folder of another format keeps its place."""
-    if len(spec.name.encode()) > _LONGEST:
-        raise ValueError(f"{spec.name} is too long for a folder: give the model a name of fewer letters")
-    named(spec.model)  # refuses what can be no name
     folder = store() / spec.name
     try:
         other = _json(folder / "provenance.json").get("format", 0)

@@ -59,20 +59,10 @@ def test_a_pool_of_something_else(case: str, place: Path) -> None:
         runs.run(replace(SMALL, **change), pool=pool())  # type: ignore[arg-type]
 
 
-# What is asked for, and what is said before anything is made.
-RUNS: dict[str, tuple[Callable[[], object], str]] = {
-    "no spec": (lambda: aligned.run(None), "takes a RunSpec"),  # type: ignore[arg-type]
-    "progress": (lambda: aligned.run(SMALL, 3), "progress is 3; it is a function"),  # type: ignore[arg-type]
-    "a long name": (lambda: aligned.run(replace(SMALL, model="a" * 300)), "too long for a folder"),
-    "a null in the name": (lambda: aligned.run(replace(SMALL, model="x\0y")), "model is 'x.x00y'; give 'embedded'"),
-}
-
-
-@pytest.mark.parametrize("case", RUNS)
-def test_what_is_no_run(case: str, place: Path) -> None:
-    do, says = RUNS[case]
-    with pytest.raises((ValueError, TypeError, OSError), match=says):
-        do()
+@pytest.mark.parametrize(("asked", "says"), [((None,), "takes a RunSpec"), ((SMALL, 3), "progress is 3; it is a func")])
+def test_what_is_no_run(asked: tuple[Any, ...], says: str, place: Path) -> None:
+    with pytest.raises(TypeError, match=says):
+        aligned.run(*asked)
 
 
 @pytest.fixture
@@ -304,8 +294,10 @@ def test_a_checkpoint_that_will_not_do_is_set_aside(case: str, place: Path) -> N
 
 
 def test_a_loss_that_is_not_finite_blames_what_is_to_blame(place: Path) -> None:
+    spec = replace(SMALL, constraint="soft")
+    object.__setattr__(spec, "soft", 1e39)  # more than a spec takes
     with pytest.raises(FloatingPointError, match=r"a smaller lr than 0.001, or than soft 1e\+39, may help$"):
-        aligned.run(replace(SMALL, constraint="soft", soft=1e39))
+        aligned.run(spec)
 
 
 GOOD = json.dumps({"spec": asdict(SMALL), "metrics": {}, "provenance": {}})
