@@ -18,7 +18,7 @@ from aligned.language import text, wheels
 from aligned.language.model import EMBEDDED, EMBEDDED_FOLDER, named
 
 # Of a model's folder: weights, shape and tokenizer. Its card may change.
-_OF_A_MODEL = ("*.safetensors", "*.bin", "config.json", "tokenizer*", "vocab*", "merges*", "*.model")
+_OF_A_MODEL = ("*.safetensors", "*.bin", "config.json", "*token*", "vocab*", "merges*", "*.model")
 _SETTLED = 2.0  # seconds; what changed later than that may change again within one tick of the file system's clock
 
 

@@ -176,10 +176,10 @@ def check_room(specs: Sequence[RunSpec], d_in: int, at_once: int = 1) -> int:
     needed = takes(specs, d_in, at_once)
     kept = sum(f.stat().st_size for spec in specs for f in (store() / "training" / spec.name).glob("*.safetensors"))
     if (free := shutil.disk_usage(store()).free) + kept < needed:
-        runs = specs[0].name if len(specs) == 1 else f"{len(specs)} runs"
+        runs = f"{specs[0].name} needs" if len(specs) == 1 else f"{len(specs)} runs need"
         raise OSError(
             errno.ENOSPC,
-            f"{runs} need {needed / 1e6:,.0f} MB for weights and checkpoints, and {store()} has {free / 1e6:,.0f} MB "
+            f"{runs} {needed / 1e6:,.0f} MB for weights and checkpoints, and {store()} has {free / 1e6:,.0f} MB "
             "free: make room, or name another place with ALIGNED_STORE",
         )
     return needed
@@ -253,7 +253,7 @@ def check(folder: Path) -> None:
     if not isinstance(made.get("checksums"), dict):
         raise Damaged(f"{folder / 'provenance.json'} holds no checksums")
     for name in WEIGHED:
-        if not (folder / name).exists():
+        if not (folder / name).is_file():
             raise Damaged(f"{folder} holds no {name}")
         if made["checksums"].get(name) != _sha256(folder / name):
             raise Damaged(f"{folder / name} is not what was written (its checksum differs)")
@@ -267,8 +267,8 @@ def _json(path: Path) -> dict[str, Any]:
         return found
     except NotADirectoryError as error:
         raise Damaged(f"{path.parent} is no folder") from error
-    except FileNotFoundError as error:
-        raise Damaged(f"{path.parent} holds no {path.name}") from error
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise Damaged(f"{path.parent} holds no file {path.name}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise Damaged(f"{path} is not JSON ({error})") from error
 

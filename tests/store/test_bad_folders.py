@@ -213,7 +213,7 @@ def test_a_run_that_has_no_room_is_refused_before_it_begins(place: Path, monkeyp
     monkeypatch.setattr(runs, "activations", None)
     big = replace(SMALL, d_sae=2048)
     for train in (aligned.run, lambda spec: aligned.sweep([spec])):
-        with pytest.raises(OSError, match=f"{big.name} need 15 MB for weights and checkpoints.*ALIGNED_STORE"):
+        with pytest.raises(OSError, match=f"{big.name} needs 15 MB for weights and checkpoints.*ALIGNED_STORE"):
             train(big)
 
 
@@ -256,6 +256,15 @@ def test_a_spec_that_is_another_runs_is_named(
     assert "spec.json is that of embedded-l3-2048" in capsys.readouterr().out
     assert results.publish() == 0
     assert "left out: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["sae_weights.safetensors", "provenance.json", "metrics.json"])
+def test_a_folder_where_a_file_belongs_is_set_aside(name: str, place: Path) -> None:
+    run = aligned.run(SMALL)
+    (run.path / name).unlink(missing_ok=True)
+    (run.path / name).mkdir()
+    with pytest.warns(UserWarning, match=f"holds no (file )?{name}.*set aside"):
+        assert aligned.run(SMALL).metrics == {}
 
 
 def test_a_file_where_a_run_belongs_is_set_aside(place: Path) -> None:
