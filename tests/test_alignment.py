@@ -35,6 +35,30 @@ def test_score_is_one_for_any_free_vector_and_any_decoder(
     assert torch.allclose(alignment.dot(e, d), torch.ones(n, 1, dtype=torch.float64), atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("constraint", "e"),
+    [
+        ("none", [1, 1]),
+        ("soft", [1, 1]),
+        ("post_step", [1, 1]),
+        ("projected", [0.5, 1]),
+        ("detached", [0.5, 1]),
+        ("rescaled", [0.5, 0.5]),
+        ("tied", [0.5, 0]),
+    ],
+)
+def test_each_constraint_is_its_equation(constraint: str, e: list[float]) -> None:
+    """Worked out by hand for v = (1, 1) and d = (2, 0): <v, d> = 2 and |d|^2 = 4."""
+    v, d = torch.tensor([[1.0, 1]]), torch.tensor([[2.0, 0]])
+    assert CONSTRAINTS[constraint](v, d).tolist() == [e]
+
+
+@pytest.mark.parametrize(("d", "e"), [([2.0, 0], [0.5, -1.5]), ([-2.0, 0], [-0.5, -1.5])])
+def test_householder_is_its_equation(d: list[float], e: list[float]) -> None:
+    """Worked out by hand for u = 3; at d = (-2, 0) nothing is reflected."""
+    assert alignment.householder(torch.tensor([[3.0]]), torch.tensor([d])).tolist() == [e]
+
+
 @given(**shapes)
 @settings(deadline=None, max_examples=40)
 def test_projected_is_the_nearest_point_of_the_hyperplane(seed: int, n: int, d_in: int) -> None:
@@ -44,9 +68,10 @@ def test_projected_is_the_nearest_point_of_the_hyperplane(seed: int, n: int, d_i
         assert torch.allclose(alignment.projected(v, d)[i], v[i] + least, atol=1e-9)
 
 
-def test_projected_leaves_the_decoder_alone() -> None:
-    d = rows(0, 8, 5)
-    assert torch.allclose(alignment.projected(d, d), d)
+def test_projected_leaves_what_is_aligned_as_it_is() -> None:
+    v, d = rows(1, 8, 5), rows(0, 8, 5, 3.0)
+    e = alignment.projected(v, d)
+    assert torch.allclose(alignment.projected(e, d), e)
 
 
 @given(**shapes)
@@ -81,7 +106,7 @@ def test_projected_has_no_gradient_along_the_decoder() -> None:
     assert torch.allclose(alignment.dot(v.grad, d), torch.zeros(4, 1, dtype=torch.float64), atol=1e-12)
 
 
-def test_gradients_are_those_of_finite_differences() -> None:
+def test_no_gradient_is_cut_on_its_way() -> None:
     for constraint in ("projected", "rescaled", "tied"):
         v, d = rows(0, 3, 4, 1.2).requires_grad_(), (rows(0, 3, 4) + 0.1).requires_grad_()
         assert torch.autograd.gradcheck(CONSTRAINTS[constraint], (v, d))
@@ -109,3 +134,10 @@ def test_penalty_is_zero_exactly_when_all_scores_are_one() -> None:
     d = rows(1, 5, 6)
     assert alignment.alignment_penalty(alignment.projected(rows(0, 5, 6), d), d).item() == pytest.approx(0, abs=1e-12)
     assert alignment.alignment_penalty(0.5 * d, d).item() == pytest.approx(0.25)
+
+
+def test_penalty_pulls_every_score_towards_one() -> None:
+    d = rows(1, 5, 6)
+    e = (0.5 * d).requires_grad_()
+    alignment.alignment_penalty(e, d).backward()
+    assert torch.allclose(e.grad, 2 * (0.5 - 1) * d / 5)

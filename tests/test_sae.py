@@ -42,10 +42,12 @@ def test_topk_keeps_the_k_largest_of_each_token(x: torch.Tensor) -> None:
 
 
 def test_batchtopk_keeps_the_largest_of_the_batch(x: torch.Tensor) -> None:
-    f = x.relu()
-    kept = keep_batch_topk(f, 2)
+    sae = SAE(d_in=16, d_sae=40, activation="batchtopk", sparsity=2)
+    f, kept = sae.pre_activations(x), sae.method.codes(sae, x)
+    assert torch.equal(kept, keep_batch_topk(f, 2))
     assert (kept > 0).sum() == 2 * len(x)
     assert kept[kept > 0].min() >= f[kept == 0].max()
+    assert (kept > 0).sum(1).unique().numel() > 1  # of one token more, of another fewer
 
 
 def test_batchtopk_uses_its_threshold_once_it_has_one(x: torch.Tensor) -> None:
@@ -90,6 +92,17 @@ def test_what_is_not_allowed_is_named(field: str, value: object, says: str) -> N
 def test_a_negative_penalty_is_refused() -> None:
     with pytest.raises(ValueError, match=r"sparsity is -0\.1"):
         SAE(16, 40, "relu", -0.1)
+
+
+def test_rows_and_biases_start_as_init_says() -> None:
+    unit, small = (SAE(16, 1000, "relu", 0.1, "none", init) for init in ("unit", "small"))  # type: ignore[arg-type]
+    for sae, norm in ((unit, 1), (small, 0.1)):
+        assert torch.equal(sae.W_enc.T, sae.W_dec)
+        assert torch.allclose(sae.W_dec.norm(dim=1), torch.full((1000,), float(norm)))
+    assert not unit.b_enc.any()
+    assert 0.24 < small.b_enc.max() <= 16**-0.5  # of 1000 numbers, uniform up to 1/4, the largest
+    assert -0.24 > small.b_enc.min() >= -(16**-0.5)
+    assert abs(small.b_enc.mean()) < 0.02
 
 
 def test_seeds_differ_and_repeat() -> None:

@@ -9,11 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aligned.evals.intervals import Interval, interval, interval_of_pairs
+from aligned.evals.intervals import Interval, interval, interval_of_pairs, interval_of_shares
 from aligned.report.claims import (
+    NO_RECORD,
     at_equal_l0,
     bimodal,
+    by_l0,
     correlates,
+    difference,
+    effects,
     holds_everywhere,
     leaves_few_dead,
     more_stable,
@@ -28,7 +32,7 @@ from aligned.report.claims import (
     with_l0,
 )
 from aligned.report.low_mode import low_mode
-from aligned.report.rules import Case, Least, decide
+from aligned.report.rules import AtMost, Case, Finding, Gain, Least, Loss, NoLoss, decide
 from aligned.training.loop import SCORES
 
 
@@ -57,6 +61,67 @@ def test_a_planted_gain_is_recovered_at_equal_l0() -> None:
     assert np.allclose(table.difference, 0.01)
     assert table.l0.min() == pytest.approx(13)
     assert table.l0.max() == pytest.approx(80)
+
+
+def test_what_only_some_curves_cover_is_not_compared() -> None:
+    table = records(0.01)
+    wide = (table.seed == 0) & (table.l0 == table.l0.max())
+    assert wide.sum() == 1
+    table.loc[wide, ["l0", "ce_recovered"]] *= (
+        10  # one seed goes further than the others, and says something else there
+    )
+    found = at_equal_l0(table, "ce_recovered", ("none", "projected"))
+    assert found.l0.max() == pytest.approx(80)
+    steps = np.diff(np.log(found[found.seed == 0].l0))
+    assert np.allclose(steps, np.log(80 / 13) / 8)  # even in log L0
+    with pytest.raises(ValueError, match="none, seed 1: comparing at equal L0 needs at least 2 sparsities"):
+        at_equal_l0(table[(table.seed != 1) | (table.sparsity == 0.3)], "ce_recovered", ("none", "projected"))
+
+
+def spread(of_pairs: bool = False) -> pd.DataFrame:
+    """Seeds whose gains are 0.01, 0.02 and 0.03; or the pairs of these seeds, each with the mean of its two."""
+    table = records(0.01)
+    table["ce_recovered"] += np.where(table.constraint == "projected", 0.01 * table.seed, 0)
+    if not of_pairs:
+        return table
+    pairs = []
+    for _, rows in table.groupby(["constraint", "sparsity"]):
+        for i, j in combinations(range(3), 2):
+            value = rows[rows.seed.isin([i, j])].ce_recovered.mean()
+            pairs.append({**rows.iloc[0], "seed": i, "other_seed": j, "ce_recovered": value})
+    return pd.DataFrame(pairs)
+
+
+HALF = 4.30265 * 0.01 / 3**0.5  # of Student's interval of those three gains
+
+
+@pytest.mark.parametrize("of_pairs", [False, True])
+def test_an_interval_is_over_seeds_at_each_l0_and_over_all(of_pairs: bool) -> None:
+    """Of pairs, whose values lie closer together, the interval is none the narrower."""
+    table = spread(of_pairs)
+    at_each = by_l0(at_equal_l0(table, "ce_recovered", ("none", "projected")))
+    overall, also = difference(table, "ce_recovered", ("none", "projected"))
+    assert [l0 for l0, _ in at_each] == pytest.approx(np.geomspace(13, 80, 9))
+    assert [l0 for l0, _ in also] == pytest.approx(np.geomspace(13, 80, 9))
+    assert len(at_each) == len(also) == 9
+    for found in (overall, *(i for _, i in at_each), *(i for _, i in also)):
+        assert (found.mean, found.low, found.high) == pytest.approx((0.02, 0.02 - HALF, 0.02 + HALF), rel=1e-4)
+    dense, there = difference(table, "ce_recovered", ("none", "projected"), densest=True)
+    assert dense.mean == pytest.approx(0.02)
+    assert [l0 for l0, _ in there] == pytest.approx(np.geomspace(13, 80, 9)[4:])
+
+
+def test_effects_of_several_arms_are_differences_from_one_or_why_there_is_none() -> None:
+    table = records(0.01).assign(activation="relu", alive=0.5)
+    tied = table[table.constraint == "projected"].assign(constraint="tied", alive=0.75)
+    apart = tied.assign(constraint="soft", l0=tied.l0 * 1000)
+    found = effects(pd.concat([table, tied, apart]), ["projected", "tied", "soft", "rescaled"])
+    assert list(found.index) == [("relu", arm) for arm in ("projected", "tied", "soft", "rescaled")]
+    assert found.ce_recovered["relu", "projected"].mean == pytest.approx(0.01)
+    assert found.alive["relu", "projected"].mean == pytest.approx(0)
+    assert found.alive["relu", "tied"].mean == pytest.approx(0.25)
+    assert "do not overlap in L0" in found.alive["relu", "soft"]
+    assert found.alive["relu", "rescaled"] == NO_RECORD
 
 
 @pytest.mark.parametrize(
@@ -108,6 +173,19 @@ def test_a_finding_says_in_words_what_it_rests_on() -> None:
 def test_interval_is_students() -> None:
     i = interval(np.array([1.0, 2.0, 3.0]))
     assert (i.mean, i.low, i.high) == pytest.approx((2, 2 - 4.30265 / 3**0.5, 2 + 4.30265 / 3**0.5), rel=1e-5)
+    assert -i == Interval(-2, -i.high, -i.low, 3)
+    with pytest.raises(ValueError, match="1 of these 3 values are not finite"):
+        interval(np.array([1.0, np.nan, 3.0]))
+
+
+def test_an_interval_of_shares_reaches_further_up_and_stays_a_share() -> None:
+    """Of 0, 0 and 0.03: Student's lower end is below 0; the upper one is that of 99.5 %."""
+    found = interval_of_shares(np.array([0.0, 0.0, 0.03]))
+    assert (found.mean, found.low, found.seeds) == (0.01, 0, 3)
+    assert found.high == pytest.approx(0.01 + 14.0890 * 0.01, rel=1e-4)
+    assert interval_of_shares(np.array([0.0, 0.5, 1.0])).high == 1
+    above = interval_of_shares(np.array([0.3, 0.31, 0.32]))
+    assert above.low == pytest.approx(0.31 - 4.30265 * 0.01 / 3**0.5)
 
 
 HOLDS, PART, NOT, UNTESTABLE = "holds", "holds in part", "does not hold", "not testable here"
@@ -154,6 +232,17 @@ def test_c1_asks_every_architecture(low: dict[str, float], verdict: str) -> None
     assert bimodal(table[:2]).verdict == UNTESTABLE
 
 
+def test_c1_has_an_interval_of_shares_and_beside_it_the_dip_tests_share_with_wilsons() -> None:
+    table = pd.concat([scores(relu=0.3)] * 2).assign(dip_p=[0.001, 0.04, 0.06, 0.5, 0.01, 0.02, 0.03, 0.049])
+    found = bimodal(table)
+    ((name, dip),) = found.beside
+    assert name.startswith("relu")
+    assert dip.mean == 6 / 8
+    assert (dip.low, dip.high, dip.seeds) == pytest.approx((0.40928, 0.92852, 8), abs=1e-4)  # Wilson's formula
+    of_seed = np.array([low_mode(histogram) for histogram in table.histogram[:4]])
+    assert found.effect == interval_of_shares(of_seed)
+
+
 @pytest.mark.parametrize("width", [512, 2048, 8192])
 def test_the_width_does_not_decide_the_share_in_a_low_mode(width: int) -> None:
     random = np.random.default_rng(0)
@@ -196,6 +285,19 @@ def test_c4_asks_for_nearly_none(standard: float, aligned: float, verdict: str) 
     assert leaves_few_dead(table).verdict == verdict
 
 
+def test_c4_leaves_out_an_activation_without_dead_features_and_says_so() -> None:
+    table = records(0.0).assign(activation="relu")
+    noise = 1e-4 * np.random.default_rng(0).standard_normal(len(table))
+    table["alive"] = np.where(table.constraint == "none", 0.7, 0.999) + noise
+    found = leaves_few_dead(pd.concat([table, table.assign(activation="topk", alive=0.999 + noise)]))
+    assert found.verdict == HOLDS
+    assert [name for name, _ in found.parts] == ["relu, alive", "relu, dead of the aligned"]
+    assert found.effect is not None
+    assert found.effect.mean == pytest.approx(0.299, abs=1e-3)  # of the first
+    assert found.sample.startswith("3 seeds, 24 SAEs; left out")
+    assert found.sample.endswith("topk")
+
+
 @pytest.mark.parametrize(
     ("gains", "verdict"),
     [({"relu": 0.1, "topk": 0.1}, HOLDS), ({"relu": 0.1, "topk": -0.1}, PART), ({"relu": -0.1, "topk": 0.0}, NOT)],
@@ -212,6 +314,20 @@ def test_c5_compares_pairs_of_seeds_at_equal_l0(gains: dict[str, float], verdict
     found = with_l0(pd.DataFrame(pairs), table)
     assert found.l0.iloc[0] == pytest.approx(80)
     assert more_stable(found).verdict == verdict
+
+
+def test_l0_of_a_pair_is_the_mean_of_its_two() -> None:
+    saes = pd.DataFrame({"activation": "relu", "d_sae": 64, "init": "unit", "constraint": "none", "sparsity": 0.1,
+                         "seed": [0, 1, 2], "l0": [10.0, 20.0, 60.0]})  # fmt: skip
+    pairs = pd.concat([saes[:2].drop(columns="l0").assign(other_seed=2)])
+    assert with_l0(pairs, saes).l0.tolist() == [35, 40]
+
+
+def test_c5s_interval_is_over_seeds() -> None:
+    pairs = spread(of_pairs=True).assign(activation="relu", d_sae=64, init="unit")
+    ((_, effect),) = more_stable(pairs.assign(pw_mcc_alive=pairs.ce_recovered)).parts
+    assert (effect.mean, effect.low, effect.high) == pytest.approx((0.02, 0.02 - HALF, 0.02 + HALF), rel=1e-4)
+    assert effect.seeds == 3
 
 
 @pytest.mark.parametrize(("gain", "verdict"), [(0.1, HOLDS), (-0.1, NOT)])
@@ -245,16 +361,50 @@ def test_c7_and_c8_are_pearsons_r_over_alive_features(slope: float, verdict: str
         pearson([1.0, 1.0], [0.1, 0.2], [0.1, 0.1])
 
 
+def test_c7_is_of_standard_saes_by_seed_with_the_partial_r_beside_it() -> None:
+    random = np.random.default_rng(0)
+    rows, z = [], np.zeros((3, 2))
+    for seed in range(3):
+        for i, noise in enumerate((0.5, 2.0)):  # of two sparsities
+            often, a, b = random.standard_normal((3, 20_000))
+            score, mcs = often + 0.5 * a, often + noise * b
+            z[seed, i] = np.arctanh(np.corrcoef(score, mcs)[0, 1])
+            rows.append({"activation": "relu", "d_sae": 20_000, "init": "unit", "constraint": "none", "sparsity": noise,
+                         "seed": seed, "score": score, "mcs": mcs, "density": np.exp(often - 6)})  # fmt: skip
+    standard = pd.DataFrame(rows)
+    found = correlates(pd.concat([standard, standard.assign(constraint="soft", mcs=-standard.mcs)]), "mcs", 0.65)
+    ((_, effect),) = found.parts
+    of_z = interval(z.mean(1))
+    assert (effect.mean, effect.low, effect.high) == pytest.approx(tuple(np.tanh([of_z.mean, of_z.low, of_z.high])))
+    ((name, given),) = found.beside
+    assert name == "relu, partial r given firing density"
+    assert given.mean == pytest.approx(0, abs=0.02)
+    of_pairs = standard[standard.sparsity == 0.5].assign(other_seed=[1, 2, 0])  # each measured against another's
+    ((_, of_pair),) = correlates(of_pairs, "mcs", 0.65).parts
+    jackknife = interval_of_pairs(z[:, 0], np.array([(0, 1), (1, 2), (2, 0)]))
+    assert (of_pair.low, of_pair.high) == pytest.approx(tuple(np.tanh([jackknife.low, jackknife.high])))
+    with np.errstate(invalid="ignore"):
+        same = correlates(standard.assign(mcs=[[1.0] * 20_000] * 6), "mcs", 0.65)
+    assert same.verdict == UNTESTABLE
+    assert "mcs is the same for all features" in same.reason
+
+
 @pytest.mark.parametrize(
     ("alive", "recovered", "verdict"), [(0.2, -0.1, HOLDS), (0.2, 0.1, PART), (-0.2, -0.1, PART), (-0.2, 0.1, NOT)]
 )
 def test_c9_is_about_both_what_tying_gives_and_what_it_costs(alive: float, recovered: float, verdict: str) -> None:
-    table = records(0.0, 1e-4).assign(alive=0.7)
+    table = records(0.3, 1e-4)
+    table["alive"] = np.where(table.constraint == "none", 0.5, 0.9)
     tied = table[table.constraint == "none"].assign(constraint="tied")
     random = np.random.default_rng(1)
-    tied["alive"] += alive + 1e-3 * random.standard_normal(len(tied))
-    tied["ce_recovered"] += recovered
-    assert tying_costs(pd.concat([table, tied])).verdict == verdict
+    tied["alive"] += alive + 1e-3 * random.standard_normal(len(tied))  # than the standard ones
+    tied["ce_recovered"] += 0.3 + recovered  # than the aligned ones
+    found = tying_costs(pd.concat([table, tied]))
+    assert found.verdict == verdict
+    assert [name for name, _ in found.parts] == ["alive, against standard", "CE, against aligned"]
+    assert [effect.mean for _, effect in found.parts] == pytest.approx([alive, recovered], abs=1e-3)
+    assert found.effect == found.parts[1][1]
+    assert [effect.mean for _, effect in found.at_l0] == pytest.approx([recovered] * 9, abs=1e-3)
 
 
 def test_c11_is_met_where_alignment_does_no_harm() -> None:
@@ -307,7 +457,10 @@ def test_c10_takes_three_percent_for_no_cost() -> None:
     assert no_added_compute(costs(much, much)).verdict == NOT
     assert no_added_compute(costs(unclear, unclear)).verdict == "undecided"
     assert no_added_compute(costs()).verdict == UNTESTABLE
-    assert no_added_compute(costs(little, much)).effect == Interval(*much, 61)
+    for found in (no_added_compute(costs(little, much)), no_added_compute(costs(much, little))):
+        assert found.effect == Interval(*much, 61)
+    assert no_added_compute(costs((0.01, 0.0, 0.029), little)).verdict == HOLDS
+    assert no_added_compute(costs((0.01, 0.0, 0.029), much)).verdict == "undecided"  # at 97.5 % it ends at 0.032
 
 
 def test_cases_that_disagree_are_judged_at_the_level_that_so_many_ask_for() -> None:
@@ -319,7 +472,67 @@ def test_cases_that_disagree_are_judged_at_the_level_that_so_many_ask_for() -> N
         return Case(name, lambda level: interval(values[name], level), Least(0.005, "CE recovered", ""))
 
     assert decide([case("a")]).verdict == HOLDS
-    assert decide([case("a"), case("b")]).verdict == "undecided"
+    both = decide([case("a"), case("b")])
+    assert both.verdict == "undecided"
+    assert both.level == pytest.approx(0.975)
+    assert both.outcomes[0].says == "a gain is shown at 95 %, but not at the level that several cases ask for"
+    assert "judged by its 97.5% interval" in str(both)
+    assert decide([case("a"), case("b"), case("b")]).level == pytest.approx(1 - 0.05 / 3)
+    assert decide([case("a"), case("a")]).level == 0.95  # they agree
+
+
+@pytest.mark.parametrize(
+    ("test", "low", "high", "shown", "opposite"),
+    [
+        (Gain(), 0.001, 0.02, True, False),
+        (Gain(), 0.001, 0.004, False, False),  # too small
+        (Gain(), -0.001, 0.02, None, False),
+        (Gain(), -0.02, 0.001, False, False),
+        (Gain(), -0.004, -0.001, False, False),  # a loss, but too small
+        (Gain(), -0.02, -0.001, False, True),
+        (Loss(), -0.02, -0.001, True, False),
+        (Loss(), -0.02, 0.001, None, False),
+        (Loss(), 0.001, 0.02, False, True),
+        (Loss(), 0.001, 0.004, False, False),
+        (NoLoss(), -0.004, -0.001, True, False),
+        (NoLoss(), -0.02, 0.001, None, False),
+        (NoLoss(), -0.02, -0.001, False, False),
+        (AtMost("it"), -0.02, 0.005, True, False),
+        (AtMost("it"), 0.004, 0.02, None, False),
+        (AtMost("it"), 0.006, 0.02, False, False),
+    ],
+)
+def test_what_an_interval_shows(
+    test: Gain | Loss | NoLoss | AtMost, low: float, high: float, shown: bool | None, opposite: bool
+) -> None:
+    effect = Interval((low + high) / 2, low, high, 3)
+    assert test.shown(effect, 0.005) is shown
+    assert test.reversed(effect, 0.005) is opposite
+
+
+def test_a_finding_names_the_cases_that_go_the_other_way_round() -> None:
+    def finding(**values: list[float]) -> Finding:
+        return decide(
+            [
+                Case(name.strip("_"), lambda level, of=of: interval(np.array(of), level), Least(0.005, "CE", ""))
+                for name, of in values.items()
+            ],
+            "3 seeds",
+        )
+
+    gain, loss, nothing = [0.02, 0.0201, 0.0199], [-0.02, -0.0201, -0.0199], [0.001, -0.001, 0.0]
+    found = finding(relu=gain, topk=loss, batchtopk=nothing)
+    assert found.short == "holds in part (shown: relu; excluded: batchtopk; the other way round: topk)"
+    assert found.told.splitlines()[0] == "**holds in part**; it is the other way round for topk."
+    assert found.told.count("\n- ") == 3
+    assert finding(relu=loss, topk=loss).short == "does not hold (the other way round: relu, topk)"
+    assert "other way round for relu and for topk." in finding(relu=loss, topk=loss).told
+    assert finding(_=loss).short == "does not hold (the other way round)"
+    assert finding(_=loss).told.startswith("**does not hold**; it is the other way round.")
+    assert finding(relu=gain, topk=gain).short == "holds"
+    hardly = [-0.01 - 0.003824, -0.01, -0.01 + 0.003824]  # below 0 at 95 %, and not at 97.5 %
+    assert finding(_=hardly).outcomes[0].reversed
+    assert finding(relu=gain, topk=hardly).short == "holds in part (shown: relu; excluded: topk)"
 
 
 def test_c12_is_about_several_widths() -> None:
@@ -332,3 +545,6 @@ def test_c12_is_about_several_widths() -> None:
     assert holds_everywhere(widths(0.01, -0.01, 0.01)).verdict == PART
     assert holds_everywhere(widths(-0.01, -0.01)).verdict == NOT
     assert holds_everywhere(widths(0.01)).verdict == UNTESTABLE
+    both = pd.concat([widths(0.01, 0.01), widths(-0.01, 0.01).assign(activation="topk")])
+    assert [name for name, _ in holds_everywhere(both).parts] == ["relu, 512", "relu, 2048", "topk, 512", "topk, 2048"]
+    assert holds_everywhere(both).verdict == PART
