@@ -72,7 +72,8 @@ class Method:
         architecture: what SAELens calls the trained SAE.
         saved: parameters of this kind beside `W_enc`, `W_dec` and `b_dec`, and SAELens's names of them.
         betas: Adam's.
-        by_hand: whether `aligned.training.fused` does its step; `aligned.training.autograd` does any.
+        by_hand: whether `aligned.training.fused` trains it, by a step written by hand. `aligned.training.autograd` can
+            train every method.
         auxk: whether it can have the dead features' auxiliary loss.
         costs_like: the method whose measured cost stands for its own.
     """

@@ -1,6 +1,9 @@
 """TopK: each token's k largest codes (arXiv 2406.04093, equation 2).
 
 f = topk(relu((x - b_dec) W_enc + b_enc))
+
+Here stands the equation. Training takes the same choice from `aligned.training.sparse`, which is faster; a test holds
+the two together.
 """
 
 from __future__ import annotations

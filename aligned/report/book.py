@@ -22,7 +22,7 @@ def build(notebooks: Path, out: Path, banner: str = "") -> Path:
     """Build the book from a folder of executed notebooks; warnings are errors.
 
     Args:
-        notebooks: the folder; a page that it lacks is taken as it was published.
+        notebooks: the folder; if a page is missing there, the published one is used.
         out: the folder of HTML to write; one that is there is replaced.
         banner: what stands at the top of every page.
 

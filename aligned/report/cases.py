@@ -1,7 +1,7 @@
 """Small examples with a known answer, for the pages on the measures: what a measure says of a good and of a bad case.
 
-Each is made in a moment, from directions, codes and labels that are chosen so that what a measure should say is known
-beforehand. What it does say, the measures of `aligned.evals` compute, as they do for trained SAEs.
+Each example is made in a moment, from chosen directions, codes and labels, so that the right answer is known. The
+measures of `aligned.evals` then compute their answer, as they do for trained SAEs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def alignment(d_in: int = 64, d_sae: int = 2048) -> dict[str, SAE]:
 
     `equal`: every encoder is its decoder. `two kinds`: half of the encoders are turned far away, to scores of about
     0.2. `two kinds that overlap`: half are turned a little, so that their scores run into those of the others.
-    `one kind, skewed`: the features are all alike, and the more an encoder is turned, the rarer it is.
+    `one kind, skewed`: the features are all alike, and strongly turned encoders are rare.
     """
     rng = np.random.default_rng(0)
     half = d_sae // 2
@@ -81,7 +81,7 @@ def seeds(d_in: int = 64, d_sae: int = 20) -> dict[str, tuple[SAE, SAE]]:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Tokens whose labels are known, and features of which it is known how well they tell them.
+    """Tokens with known labels, and features of which we know how well they detect the labels.
 
     Attributes:
         sae: one whose codes are the activations.
@@ -101,8 +101,8 @@ class Labelled:
 def concepts(tokens: int = 20_000) -> Labelled:
     """Five features and the concept `comment`, which holds in runs of ten tokens, a tenth of all.
 
-    `exact` fires there alone; `everywhere` on all tokens, and the most there; `elsewhere too` there and on as many
-    other tokens; `half of it` on half of its tokens; `random` on a tenth of all.
+    `exact` fires on these alone; `everywhere` on all tokens, most strongly on these; `elsewhere too` on these and on
+    about as many other tokens; `half of it` on half of its tokens; `random` on a tenth of all.
     """
     rng = np.random.default_rng(0)
     comment = np.repeat(rng.random(tokens // 10) < 0.1, 10)
@@ -180,11 +180,11 @@ def without(of: TwoAttributes, sae: SAE, n: int) -> Float[Tensor, "texts d_in"]:
 
 
 def steering(model: LanguageModel, token: str) -> SAE:
-    """Two features: the direction that raises the logit of one token, at the last layer, above all others', and a
+    """Two features: the direction that, at the last layer, raises one token's logit more than all other logits, and a
     random one.
 
     Raises:
-        ValueError: what is no token of the model's.
+        ValueError: the word is not a single token of the model.
     """
     (*more, at) = model.tokenizer.encode(token, add_special_tokens=False)
     if more:

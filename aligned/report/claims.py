@@ -3,7 +3,7 @@
 Arms are compared at equal L0, never at equal lambda or k: for each seed the metric of each arm is interpolated,
 linearly in log L0, onto one grid over the range of L0 that all arms and seeds cover.
 
-Each claim names the smallest effect of interest; what becomes of several cases, `aligned.report.rules` says.
+Each claim names the smallest effect of interest; `aligned.report.rules` says how several cases are combined.
 """
 
 from __future__ import annotations
@@ -292,9 +292,9 @@ def bimodal(scores: pd.DataFrame) -> Finding:
 
     Each architecture is a case. The effect is the share of features in a low mode (`aligned.report.low_mode`: those
     below a clear valley of the histogram of scores; 0 where there is one mode alone), averaged over sparsities for each
-    seed, with an interval for shares near 0; the smallest of interest is 1 % of the features. Beside it stands the
-    share of SAEs for which Hartigan's dip test rejects one peak at 5 %, with Wilson's interval. The verdict does not
-    rest on it: what the test can see depends on the width.
+    seed, with an interval made for shares near 0; the smallest effect of interest is 1 % of the features. Beside it
+    stands the share of SAEs for which Hartigan's dip test rejects one peak at 5 %, with Wilson's interval. The verdict
+    does not rest on it: what the test can see depends on the width.
 
     Args:
         scores: `aligned.records(..., measure="scores")`.
@@ -330,8 +330,8 @@ def recovers_more(records: pd.DataFrame, constraint: str = "projected") -> Findi
     """C2: at equal L0, aligned SAEs recover more cross-entropy than standard ones.
 
     There is one case. The effect is the difference in CE recovered (aligned minus standard), averaged over the grid of
-    L0 for each seed; the smallest of interest is 0.005. The differences at each L0 are shown, but decide nothing: of
-    nine values one lies above 0 by chance too often.
+    L0 for each seed; the smallest of interest is 0.005. The differences at each L0 are shown, but decide nothing: with
+    nine values it is too likely that one lies above 0 by chance.
     """
     arms = ("none", constraint)
     found = _differences(records, "ce_recovered", arms)
@@ -352,12 +352,12 @@ def recovers_more_where_dense(records: pd.DataFrame, constraint: str = "projecte
 def leaves_few_dead(records: pd.DataFrame, constraint: str = "projected") -> Finding:
     """C4: aligned training leaves near-zero dead features, without resampling or an auxiliary loss.
 
-    Dead is what does not fire on the evaluation text. The claim says two things of each activation, each a case. More
-    features are alive than in standard SAEs at equal L0; the smallest difference of interest is 1 % of the features.
-    And the aligned SAEs' share of dead features, averaged over sparsities for each seed, is near zero: this is shown
-    where its interval, one for shares near 0, ends at 1 % or below, and excluded where it lies above 1 %. An activation
-    whose standard SAEs have 1 % dead features or less shows nothing and is left out; if none is left, the claim is not
-    testable here.
+    A feature is dead if it does not fire on the evaluation text. For each activation the claim says two things; each is
+    one case. More features are alive than in standard SAEs at equal L0; the smallest difference of interest is 1 % of
+    the features. And the aligned SAEs' share of dead features, averaged over sparsities for each seed, is near zero:
+    this is shown if the whole interval (made for shares near 0) is at or below 1 %, and excluded if the whole interval
+    is above 1 %. An activation whose standard SAEs have 1 % dead features or less shows nothing and is left out; if
+    none is left, the claim is not testable here.
     """
     cases, left_out = [], []
     for (name,), rows in _groups(records, ["activation"]):
@@ -379,7 +379,7 @@ def leaves_few_dead(records: pd.DataFrame, constraint: str = "projected") -> Fin
 
 
 def with_l0(table: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
-    """A table of another measure with the SAEs' `l0`; the mean of the two, where its rows are of pairs of seeds.
+    """A table of another measure with the SAEs' `l0`; if a row is of a pair of seeds, the mean of their two L0.
 
     Args:
         table: `aligned.records(..., measure=...)`.
@@ -411,9 +411,9 @@ def more_stable(pairs: pd.DataFrame, constraint: str = "projected") -> Finding:
 def separates_better(scr: pd.DataFrame, constraint: str = "projected") -> Finding:
     """C6: aligned SAEs score higher on SCR.
 
-    Each activation is a case. An SAE's score is the mean over pairs of attributes and all n of the direction that
-    SAEBench publishes. The effect is its difference (aligned minus standard) at equal L0; the smallest of interest is
-    0.02.
+    Each activation is a case. SAEBench publishes one direction of the score. An SAE's score is the mean of it over all
+    pairs of attributes and all n. The effect is its difference (aligned minus standard) at equal L0; the smallest of
+    interest is 0.02.
 
     Args:
         scr: `aligned.records(..., measure="scr")`, with L0 (`with_l0`).
@@ -480,7 +480,8 @@ def pearson(score: Sequence[float], metric: Sequence[float], density: Sequence[f
 
 def partial(score: Sequence[float], metric: Sequence[float], density: Sequence[float]) -> float:
     """Partial correlation of alignment score and a metric over the features that are alive, given the logarithm of how
-    often they fire: Pearson's r of what a linear fit on that leaves of each. Firing often may bring both along.
+    often they fire: both are fitted linearly on it, and r is taken between what is left of each. (Firing often could
+    raise both.)
 
     Raises:
         ValueError: as `pearson`.
@@ -507,8 +508,8 @@ def tying_costs(records: pd.DataFrame, constraint: str = "projected") -> Finding
 
     The claim says two things at equal L0, each a case: the tied SAEs have a larger share of alive features than the
     standard ones (the smallest difference of interest is 1 % of the features), and recover less cross-entropy than the
-    aligned ones (shown where the interval of tied minus aligned lies below 0 and reaches -0.005, excluded where a loss
-    of 0.005 is). The effect of the finding is the second difference.
+    aligned ones (shown if the interval of tied minus aligned lies below 0 and its lower end is at or below -0.005;
+    excluded if the interval rules out a loss of 0.005). The effect of the finding is the second difference.
     """
     arms = (constraint, "tied")
     found = _differences(records, "ce_recovered", arms)
@@ -522,9 +523,9 @@ def tying_costs(records: pd.DataFrame, constraint: str = "projected") -> Finding
 def needs_no_tuning(records: pd.DataFrame, constraint: str = "projected") -> Finding:
     """C11: alignment works with p-annealing, TopK and BatchTopK, without new hyperparameters.
 
-    No arm has a setting that the other has not. Each activation is a case. The effect is C2's, and a harm of interest a
-    loss of 0.005: what the claim says is shown where the interval lies above -0.005, and excluded where it lies below 0
-    and reaches -0.005.
+    No arm has a setting that the other has not. Each activation is a case. The effect is that of C2. A loss of 0.005 is
+    the smallest harm of interest. The claim is shown if the whole interval is above -0.005, and excluded if the
+    interval is below 0 and its lower end is at or below -0.005.
     """
     return _in_cases(records, ["activation"], "ce_recovered", ("none", constraint), RECOVERED, NoLoss())
 
@@ -533,8 +534,8 @@ def needs_no_tuning(records: pd.DataFrame, constraint: str = "projected") -> Fin
 def holds_everywhere(records: pd.DataFrame, constraint: str = "projected") -> Finding:
     """C12: the gain in CE recovered holds over dictionary sizes and sparsities.
 
-    Each activation and width is a case. The effect is C2's: the mean over the grid of L0 is one over sparsities. With
-    one width alone it is not testable here.
+    Each activation and width is a case. The effect is C2's: the mean over the grid of L0 already is one over
+    sparsities. With one width alone it is not testable here.
     """
     if records.d_sae.nunique() < 2:
         raise ValueError("there is one width alone")
@@ -545,10 +546,11 @@ def no_added_compute(costs: pd.DataFrame) -> Finding:
     """C10: alignment adds no compute.
 
     The effect is the cost of a step (`aligned.report.cost.in_turns`, aligned over standard). A measured cost is never
-    exactly 0, so 3 % of a step count as none; that was set when a first measurement had been seen. Each activation and
-    shape is a case, of the shapes whose steps are long enough to be more than the start of single operations (d_sae of
-    16384 or more: M, L and XL): shown where the interval ends at 3 % or below, excluded where it lies above. The effect
-    of the finding is the largest cost. Where none of these shapes was measured, it is not testable here.
+    exactly 0, so up to 3 % of a step count as no cost; this limit was set after a first measurement had been seen. Each
+    activation and shape is a case, only of shapes whose steps are so long that starting single operations is not most
+    of the time (d_sae of 16384 or more: M, L and XL): shown where the interval ends at 3 % or below, excluded where it
+    lies above. The effect of the finding is the largest cost. Where none of these shapes was measured, it is not
+    testable here.
     """
     large = costs[costs["shape"] != "S"]
     if large.empty:

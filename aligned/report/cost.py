@@ -62,8 +62,8 @@ def speed_ups(record: dict[str, Any]) -> pd.DataFrame:
 
 
 def in_turns(record: dict[str, Any], other: str) -> pd.DataFrame:
-    """How much longer an aligned step takes than one of another arm that took turns with it: `cost`, the median over
-    pairs of steps of (ratio - 1), with its 95 % interval `low`, `high` (from order statistics)."""
+    """How much longer an aligned step takes than a step of another arm, the two being timed in turns: `cost`, the
+    median over pairs of steps of (ratio - 1), with its 95 % interval `low`, `high` (from order statistics)."""
     import pandas as pd
     from scipy import stats
 
@@ -78,9 +78,9 @@ def in_turns(record: dict[str, Any], other: str) -> pd.DataFrame:
 
 
 def taken() -> pd.DataFrame:
-    """What the training of the published SAEs took, by their own records: a row a language model, activation, budget of
-    tokens and precision, with seconds of one SAE (median, least and most). They ran beside other work, and on several
-    machines, so that the least is the nearest to what a quiet one takes."""
+    """What the training of the published SAEs took, by their own records: one row for each combination of language
+    model, activation, budget of tokens and precision, with the seconds that one SAE took (median, least and most). They
+    ran beside other work, and on several machines, so that the least is the nearest to what a quiet one takes."""
     import pandas as pd
 
     rows = [
@@ -139,9 +139,9 @@ def asked(p: Mapping[str, Any]) -> list[RunSpec]:
 
 
 def ahead(p: Mapping[str, Any]) -> str:
-    """What a page has before it, in a line: how many SAEs it asks for, how many of them are published or in the store,
-    how many it trains, and in about what time by `cost-cpu`, the record of two cores. "" for a page that trains by
-    other rules than `asked`.
+    """What a page still has to do, in a line: how many SAEs it asks for, how many of them are published or in the
+    store, how many it trains, and in about what time by `cost-cpu`, the record of two cores. "" for a page that trains
+    by other rules than `asked`.
 
     Args:
         p: the page's parameters, all of them.
@@ -174,8 +174,8 @@ def ahead(p: Mapping[str, Any]) -> str:
 
 def training(record: dict[str, Any], specs: list[RunSpec], d_in: int) -> dict[str, float]:
     """What it takes to train some SAEs from nothing, by a record of the benchmark: `SAEs`, `hours` on the record's
-    machine, `memory GB` (the largest SAE's peak), `disk GB` (weights, and the activations in bf16). Between the shapes
-    that were measured, and beyond, the cost of a step grows linearly with d_in d_sae."""
+    machine, `memory GB` (the largest SAE's peak), `disk GB` (weights, and the activations in bf16). For shapes that
+    were not measured, the cost of a step is taken to be linear in d_in d_sae."""
     import numpy as np
 
     def at(activation: str, size: int, what: str) -> float:

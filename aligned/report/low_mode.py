@@ -17,10 +17,10 @@ KERNEL = np.array([1, 2, 3, 2, 1]) / 9  # bins, 0.05 each: evens out what a few 
 def low_mode(histogram: Sequence[float]) -> float:
     """The share of features in a low mode: those below a clear valley of the scores' histogram; 0 where there is none.
 
-    The histogram is evened out over five bins, and a valley is clear where it lies under a score of 0.75 and is at most
-    half as high as the highest bin below it and as the highest bin above it. Of several the deepest one counts. Nothing
-    in this is a test, so that the same scores give the same share at every width; a peak of less than one feature in a
-    thousand in a bin is not seen.
+    The histogram is evened out over five bins, and a valley is clear if its score is under 0.75 and its height is at
+    most half that of the highest bin on its left, and at most half that of the highest on its right. If there are
+    several, the deepest counts. Nothing in this is a test, so that the same scores give the same share at every width;
+    a peak of less than one feature in a thousand in a bin is not seen.
 
     Args:
         histogram: shares in the bins of `aligned.training.loop.SCORES`. Scores beyond its range count in the first and

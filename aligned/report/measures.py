@@ -72,7 +72,7 @@ class Measure:
     """A question to runs, all of one language model, layer and text.
 
     Attributes:
-        of: from groups of runs and a size to an answer for each group, in their order.
+        of: a function that takes groups of runs and a size, and yields an answer for each group, in their order.
         unit: of the size; none, where the answer does not depend on text.
         groups: from specs to those that one answer is about.
         labelled: whether the text must be one whose labels are known.
@@ -99,7 +99,7 @@ class Measure:
             )
 
     def key(self, name: str, size: int, specs: tuple[RunSpec, ...]) -> str:
-        """Under what the answer stands in the first run's `metrics.json`."""
+        """The key of the answer in the first run's `metrics.json`."""
         other = "".join(f" with seed {spec.seed}" for spec in specs[1:])
         version = f", version {self.version}" if self.version > 1 else ""
         return f"{name}{other}{version}" + (f", {size} {self.unit}" if self.unit else "")

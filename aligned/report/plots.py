@@ -156,7 +156,8 @@ def _move_apart(figure: Figure) -> None:
 
 
 def over_l0(ax: Axes, records: pd.DataFrame, metric: str, name: str) -> None:
-    """A metric over L0: a point a run, a line through each arm's mean over seeds, labelled directly."""
+    """A metric over L0: one point for each run, and one line for each arm, through its mean over seeds, labelled
+    directly."""
     means = {
         str(constraint): rows.groupby("sparsity")[["l0", metric]].mean().sort_values("l0")
         for constraint, rows in records.groupby("constraint", sort=False)
@@ -190,7 +191,7 @@ def difference_over_l0(ax: Axes, records: pd.DataFrame, metric: str, name: str, 
 
 
 def effects(ax: Axes, of_arms: pd.Series, name: str) -> None:
-    """Differences with their intervals, an arm a row, the first on top; what is no `Interval` has no mark.
+    """Differences with their intervals, an arm a row, the first on top; an arm without an `Interval` gets no mark.
 
     Args:
         ax: where.
@@ -208,8 +209,8 @@ def effects(ax: Axes, of_arms: pd.Series, name: str) -> None:
 
 
 def over_width(ax: Axes, records: pd.DataFrame, metric: str, name: str) -> None:
-    """A metric over the dictionary's width: a line an arm and sparsity, the mean over seeds, with the arm and the
-    sparsity at its end."""
+    """A metric over the dictionary's width: one line for each arm and sparsity (the mean over seeds), labelled at its
+    end."""
     for (constraint, sparsity), rows in records.groupby(["constraint", "sparsity"], sort=False):
         colour, mean = COLOURS[str(constraint)], rows.groupby("d_sae")[metric].mean()
         ax.plot(mean.index, mean, color=colour, marker="o", markersize=4)
@@ -223,7 +224,7 @@ def over_width(ax: Axes, records: pd.DataFrame, metric: str, name: str) -> None:
 
 
 def onset(axes: Iterable[Axes], tables: dict[str, pd.DataFrame], metric: str) -> None:
-    """A share, setting by setting: a map for each arm, activations with their sparsities by settings.
+    """One map for each arm: rows are activations with their sparsity, columns are settings, and cells show the share.
 
     Args:
         axes: two.
@@ -249,8 +250,8 @@ def onset(axes: Iterable[Axes], tables: dict[str, pd.DataFrame], metric: str) ->
 
 
 def scores_over_training(ax: Axes, row: pd.Series) -> None:
-    """How one SAE's alignment scores move while it trains: a column a moment, the darker the more features. The first
-    and the last bin, which hold whatever lies beyond the others, are left out.
+    """How one SAE's alignment scores move while it trains: one column for each moment; darker means more features. The
+    first and the last bin, which hold whatever lies beyond the others, are left out.
 
     Args:
         ax: where.
@@ -269,7 +270,7 @@ def scores_over_training(ax: Axes, row: pd.Series) -> None:
 
 def shares_of_scores(ax: Axes, table: pd.DataFrame) -> None:
     """Alignment scores of all features of each arm's SAEs, as shares. The first and the last bin hold whatever lies
-    beyond the others; they are hatched, since a pile there is no peak.
+    beyond the others; they are hatched, because a high bar there is not a peak.
 
     Args:
         ax: where.
@@ -324,8 +325,8 @@ def against_score(ax: Axes, row: pd.Series, metric: str, name: str) -> None:
 
 
 def convergence(ax: Axes, table: pd.DataFrame) -> None:
-    """What two seeds have in common while they train: the mean over pairs of seeds, a line an arm; dashed, of cosines
-    from which the dictionary's mean row is taken first.
+    """What two seeds have in common while they train: the mean over pairs of seeds, a line an arm; the dashed line is
+    of cosines after the dictionary's mean row was subtracted.
 
     Args:
         ax: where.
@@ -415,7 +416,8 @@ def inline_svg(figure: Figure) -> HTML:
 
 
 def step_times(axes: Iterable[Axes], record: dict[str, Any]) -> None:
-    """A panel a shape: milliseconds of a training step, a row an activation, a mark an arm."""
+    """One panel for each shape; in it one row for each activation and one mark for each arm, at the milliseconds of a
+    training step."""
     import pandas as pd
     from matplotlib.ticker import NullFormatter, ScalarFormatter
 

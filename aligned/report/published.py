@@ -106,7 +106,7 @@ def _real(
     Args:
         model: one of `aligned.language.wheels.MODELS`.
         layer: whose residual stream.
-        penalties: three, for ReLU. `features` takes the one in the middle, what is compared beside the grid the others.
+        penalties: three, for ReLU. `features` uses the middle one; the comparisons outside the grid use the other two.
         lr: chosen among `rates`, on standard SAEs alone.
         earlier: a rate at which the grid was trained, and seen, before `lr` was chosen.
     """
@@ -148,7 +148,7 @@ REAL = tuple(model for model in PLANS if model != EMBEDDED)
 
 
 def planned(measure: str, size: int) -> frozenset[RunSpec]:
-    """The SAEs of all plans' parts of which this is to be measured, on text of this size."""
+    """All planned SAEs for which this measure, at this size of text, is planned."""
     parts = [part for plan in PLANS.values() for part in plan.parts.values()]
     return frozenset(spec for part in parts if (measure, size) in part.measures for spec in part.specs)
 

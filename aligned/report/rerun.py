@@ -65,7 +65,8 @@ def preset(name: str, notebook: Path) -> Parameters:
 
 
 def preset_of(model: str, notebook: Path) -> str:
-    """The preset that is made for a language model, "" where none is: its layer and its penalties fit no other."""
+    """The preset that is made for a language model, "" where none is: its layer and its penalties are right for that
+    model only."""
     there = sorted(place.stem for place in (notebook.parent / "presets").glob("*.yml"))
     return next((name for name in there if preset(name, notebook).get("model") == model), "")
 
@@ -154,7 +155,7 @@ def rerun(notebook: Path, out: Path, given: Mapping[str, Any], watched: TextIO |
     Args:
         notebook: the page.
         out: where to.
-        given: parameters that are not as they stand there.
+        given: parameters whose values differ from those in the notebook.
         watched: where to show, while it runs, which cell has been reached and what the cells print: what is trained,
             with the time left.
 
@@ -215,7 +216,7 @@ def figure(notebook: Path, name: str, out: Path) -> Path:
 
 
 def figure_with(notebook: Path, given: Mapping[str, Any], name: str, out: Path, watched: TextIO | None = None) -> Path:
-    """`figure`, of the notebook as it is with these parameters: where there are none, nothing runs.
+    """`figure`, of the notebook with these parameters; with none the notebook is taken as it stands, and nothing runs.
 
     Raises:
         ValueError: no such figure, found before anything runs.

@@ -36,11 +36,12 @@ RESULTS = home() / "results"
 def records(
     asked: Iterable[Run | RunSpec], eval_tokens: int, use_published: bool = True, measure: str = "recovery"
 ) -> pd.DataFrame:
-    """What was measured, with the fields of its spec: one row a run, or a pair of runs that differ in their seeds.
+    """What was measured, with the fields of its spec: one row for each run, or for each pair of runs that differ in
+    their seed alone.
 
     A spec may stand for its run. Then its published record (`results/`) is used if there is one and `use_published`
     allows it. A spec that belongs to the plan (`aligned.report.published`) and is not published yet is left out, so
-    that a page never trains by surprise what the plan takes hours for. Every other spec is trained now, by a sweep that
+    that opening a page never starts hours of training by surprise. Every other spec is trained now, by a sweep that
     first prints the cost. Answers are kept in the runs' folders as they come.
 
     Args:
@@ -136,9 +137,9 @@ def facets(
 
 
 def _table(asked: Sequence[Run | RunSpec], size: int, measure: str, later: frozenset[RunSpec] | None) -> pd.DataFrame:
-    """A row a group of what was asked for: from published records; not at all, where the group is for `later` and the
-    store has no answer either; else from runs that are given, in the store or trained now. With None for `later`
-    nothing is taken from published records, and nothing left out."""
+    """One row for each group asked for. If the group is published, the row comes from there. If all its SAEs are in
+    `later` and the store has no answer, there is no row. Otherwise the runs are those given, those in the store, or
+    trained now. If `later` is None, published records are ignored and no group is left out."""
     import pandas as pd
 
     what = MEASURES[measure]
@@ -244,8 +245,8 @@ def _record(run: Run) -> dict[str, Any]:
 
 
 def _joined(before: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, Any]:
-    """A spec's published record with what is newly measured of it. Where the spec was trained again, what was measured
-    of the earlier training stays, and keeps the provenance of that one (`earlier`, by measure)."""
+    """A spec's published record with what is newly measured of it. Where the spec was trained again, the results of the
+    earlier training are kept, each measure with its own provenance under `earlier`."""
     if before is None:
         return now
     earlier = {key: _made_by(before, key) for key in before["metrics"] if key not in now["metrics"]}
@@ -261,7 +262,8 @@ def _made_by(record: dict[str, Any], key: str) -> dict[str, Any]:
 def _measured(
     keys: dict[tuple[Run, ...], str], what: Measure, size: int
 ) -> dict[tuple[RunSpec, ...], dict[str, dict[str, Any]]]:
-    """Of each group the answer, under its key, and the first run's alignment scores: measured now, where not there."""
+    """For each group: the answer, under its key, and the first run's alignment scores. Missing answers are measured
+    now."""
     from tqdm import tqdm
 
     def source(group: tuple[Run, ...]) -> tuple[str, int, str]:
@@ -293,7 +295,7 @@ def _check_weights(together: list[tuple[Run, ...]]) -> None:
 
 
 def setting(*tables: pd.DataFrame) -> str:
-    """In a line, whose numbers these are and how many of the SAEs asked for they are.
+    """One line: which model and SAEs the numbers come from, and how many of the SAEs asked for are among them.
 
     Args:
         tables: from `records`.
@@ -304,8 +306,8 @@ def setting(*tables: pd.DataFrame) -> str:
 
 
 def error_of_text(activations: Iterable[str]) -> str:
-    """In a sentence, how much of a difference between arms is chance of the text it was measured on, beside its spread
-    between seeds (`benchmarks/held_out.py`); nothing, where that was not measured of these activations."""
+    """In a sentence, how much a difference between arms varies by chance with the evaluation text, compared with its
+    spread between seeds (`benchmarks/held_out.py`); nothing, where that was not measured of these activations."""
     place = RESULTS / "held-out.json"
     if not place.is_file():
         return ""
@@ -370,8 +372,8 @@ def provenance(*tables: pd.DataFrame) -> str:
 
 
 def of_other_trainings(table: pd.DataFrame, other: pd.DataFrame) -> list[RunSpec]:
-    """The specs of which two tables show two trainings: their SAEs were trained again between the two measures, perhaps
-    on another machine, and agree but for rounding.
+    """The specs for which the two tables come from different trainings: their SAEs were trained again between the two
+    measures, perhaps on another machine, and agree but for rounding.
 
     Args:
         table, other: from `records`.

@@ -34,8 +34,8 @@ def retrace(run: Run) -> tuple[list[Rows], float]:
         cosine of the last one's rows with those in the store: 1 where it ended with the same SAE.
 
     Raises:
-        RuntimeError: the training did not end with the SAE in the store, though code, machine, threads, versions and
-            activations are those that made it. Where they are others the two may differ; a warning says by how much.
+        RuntimeError: the training did not end with the SAE in the store, although code, machine, threads, versions and
+            activations are the same as then. If any of these changed, the two may differ; a warning says by how much.
     """
     spec = run.spec
     raw = runs.activations(*runs.pool_of(spec))

@@ -33,7 +33,7 @@ class Least:
     Attributes:
         size: in the measure's unit.
         of: the measure.
-        why: this size.
+        why: why this size was chosen.
     """
 
     size: float
@@ -103,7 +103,7 @@ class Loss:
 @dataclass(frozen=True)
 class NoLoss:
     """Is there no loss of interest? Shown, if the interval excludes a loss of the smallest size of interest; excluded,
-    if it shows a loss, and does not exclude one of that size."""
+    if it lies below 0 and holds a loss of that size or more."""
 
     def shown(self, effect: Interval, least: float) -> bool | None:
         loss = Loss().shown(effect, least)
@@ -182,7 +182,7 @@ class Finding:
 
     Attributes:
         verdict: by the claim's rule.
-        effect: that it rests on, where it rests on one.
+        effect: the one that the verdict rests on, if there is a single one.
         at_l0: the effect at each value of L0, from the least on; the rule does not look at these.
         outcomes: of every case.
         reason: what stands in the way, where the claim is not testable.
@@ -266,8 +266,8 @@ def decide(
 ) -> Finding:
     """The verdict on a claim with these cases.
 
-    Where the cases do not agree, a case counts as shown or excluded only if its interval at the level that so many
-    cases ask for (Bonferroni) says so too.
+    Where the cases do not agree, a case counts as shown or excluded only if its interval, widened for so many cases
+    (Bonferroni), says so too.
 
     Args:
         cases: at least one.

@@ -35,7 +35,7 @@ class Claim:
         statement: what it says.
         page: the notebook that shows it.
         table: the published records of a language model that it is judged by.
-        rule: from that table to a finding.
+        rule: takes that table and returns a finding.
     """
 
     statement: str
@@ -184,7 +184,7 @@ def setting(model: str = EMBEDDED) -> str:
 
 
 def start_matters(model: str = EMBEDDED) -> str:
-    """In a sentence, what is left of aligned minus standard where ReLU SAEs start from rows of norm 1 in both arms."""
+    """In a sentence, the difference between aligned and standard ReLU SAEs when both start from rows of norm 1."""
     try:
         table = of_parts(model, "unit")
         recovered, alive = (
@@ -294,8 +294,8 @@ def forest(ax: Axes, found: dict[str, Finding], rows: list[tuple[str, str]] | No
     """Every effect with its interval, in units of the smallest of interest, a row a case, the first claim on top.
 
     A row's colour says what became of the case: what the claim says is shown, excluded, or open. The lines are at 0 and
-    at the smallest effect of interest; what a claim says should stay under a bound (`AtMost`) holds left of it. An
-    interval that goes beyond the picture ends in an arrow.
+    at the smallest effect of interest; a claim that a value stays under a bound (`AtMost`) holds if its row is left of
+    that line. An interval that goes beyond the picture ends in an arrow.
 
     Args:
         ax: where to draw.

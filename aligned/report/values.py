@@ -54,7 +54,7 @@ def problems(page: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> l
 
 
 def _of_specs(p: Mapping[str, Any]) -> Iterator[str]:
-    """Each parameter as a field of a spec by itself, so that one which is wrong does not hide another."""
+    """Each parameter as a field of a spec by itself, so that one error does not hide another."""
     from aligned.methods import METHODS
     from aligned.spec import RunSpec
 
@@ -92,7 +92,8 @@ def _of_specs(p: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _of_sparsity(known: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]:
-    """A sparsity that stands in the notebook is k or a penalty, as its activation has it: the other needs its own."""
+    """The notebook's sparsity is either k or a penalty, depending on its activation. An activation of the other kind
+    needs its own sparsity."""
     from aligned.methods import METHODS
 
     if "sparsity" not in known or "sparsity" in given or given.get("activation") not in METHODS:
