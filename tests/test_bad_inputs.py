@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Callable
@@ -37,6 +38,8 @@ from aligned.evals.spurious import Texts, intervals_over_seeds, train_probes
 from aligned.formats import load, save_saelens
 from aligned.language import activations, text
 from aligned.language.model import EMBEDDED_FOLDER, LanguageModel
+from aligned.report import claims
+from aligned.report.rules import Finding
 from aligned.sae import SAE
 from aligned.spec import RunSpec, grid
 from tests import folders
@@ -286,7 +289,79 @@ ON_MODEL: dict[str, OnModel] = {
 }  # fmt: skip
 
 
-CALLS = SPECS | SAES | MEASURES
+def records(**columns: Any) -> pd.DataFrame:
+    """Two arms, three seeds and three sparsities each; the first row with other values in some columns."""
+    arms = [(arm, seed, k) for arm in ("none", "projected") for seed in range(3) for k in (8.0, 16.0, 32.0)]
+    table = pd.DataFrame(arms, columns=["constraint", "seed", "sparsity"])
+    table = table.assign(activation="topk", d_sae=64, init="unit", l0=table.sparsity + table.seed / 9, alive=0.5)
+    table = table.assign(ce_recovered=0.8 + 0.1 * (table.constraint != "none") + table.seed / 1e4)
+    for name, value in columns.items():
+        table.loc[0, name] = value
+    return table
+
+
+# What a claim says of records that it can say nothing of.
+CLAIMS: dict[str, tuple[Callable[[], Finding], str]] = {
+    "an L0 of 0": (lambda: claims.recovers_more(records(l0=0.0)), "1 of 18 SAEs have an L0 of 0"),
+    "a NaN L0": (lambda: claims.needs_no_tuning(records(l0=NAN)), "1 of 18 values of l0 are no finite numbers"),
+    "a NaN metric": (lambda: claims.recovers_more_where_dense(records(ce_recovered=NAN)), "values of ce_recovered"),
+    "an infinite metric": (lambda: claims.recovers_more(records(ce_recovered=np.inf)), "values of ce_recovered"),
+    "NaN alive": (lambda: claims.leaves_few_dead(records(alive=NAN)), "values of alive are no finite numbers"),
+    "one arm twice": (lambda: claims.recovers_more(records(), "none"), "two arms are compared"),
+    "an arm that is not there": (lambda: claims.recovers_more(records(), "tied"), "no seed has both arms"),
+    "one sparsity twice": (
+        lambda: claims.recovers_more(records().assign(l0=9.0)), "needs at least 2 sparsities, and there is 1"
+    ),
+    "one seed twice": (lambda: claims.recovers_more(records().assign(seed=0)), "needs 3 seeds at least, and 1"),
+    "no rows": (lambda: claims.holds_everywhere(pd.DataFrame()), "no SAE of the kind that the claim speaks of"),
+    "a NaN cost": (
+        lambda: claims.no_added_compute(
+            pd.DataFrame([{"activation": "topk", "shape": "M", "cost": NAN, "low": 0.0, "high": 0.1, "pairs": 9}])
+        ),
+        "1 of 1 values of cost",
+    ),
+    "NaN features": (
+        lambda: claims.correlates(
+            pd.DataFrame(
+                [
+                    {"activation": "topk", "constraint": "none", "seed": 0, "score": [0.1, 0.9], "mcs": [NAN, 0.5],
+                     "density": [0.1, 0.1]}
+                ]
+            ),
+            "mcs",
+            0.65,
+        ),
+        "of a feature is not finite",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CLAIMS)
+def test_a_claim_gives_no_verdict_to(case: str) -> None:
+    do, says = CLAIMS[case]
+    found = do()
+    assert found.verdict == "not testable here"
+    assert re.search(says, found.reason)
+
+
+TABLES: dict[str, Case] = {
+    "claim, no table": (lambda: claims.recovers_more(None), TypeError, "table of `aligned.records`"),  # type: ignore[arg-type]
+    "claim, another measure": (
+        lambda: claims.recovers_more(records().drop(columns="ce_recovered")), TypeError, "has no ce_recovered"
+    ),
+    "at equal L0, one arm": (
+        lambda: claims.at_equal_l0(records(), "alive", ("none", "none")), ValueError, "two arms are compared"
+    ),
+    "at equal L0, NaN": (
+        lambda: claims.at_equal_l0(records(alive=NAN), "alive", ("none", "projected")), ValueError, "1 of 18 values"
+    ),
+    "with L0 of other SAEs": (
+        lambda: claims.with_l0(records(), records()[1:]), ValueError, "the records lack 1 of 18 SAEs"
+    ),
+    "correlation of nothing": (lambda: claims.pearson([], [], []), ValueError, "no feature is alive"),
+    "correlation, two lengths": (lambda: claims.pearson([1, 2], [1], [1, 1]), ValueError, "one value is needed"),
+}  # fmt: skip
+CALLS = SPECS | SAES | MEASURES | TABLES
 
 
 @pytest.mark.parametrize("case", CALLS)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ParamSpec
 import numpy as np
 from jaxtyping import Float
 
+from aligned.checks import number, said
 from aligned.evals.intervals import LEVEL, Interval, interval, interval_of_pairs, interval_of_shares, normal_quantile
 from aligned.report.low_mode import low_mode
 from aligned.report.rules import AtMost, Case, Finding, Gain, Least, Loss, NoLoss, Test, decide
@@ -74,16 +75,49 @@ class _Differences:
         return self.values[1] - self.values[0]
 
 
-def _differences(records: pd.DataFrame, metric: str, arms: tuple[str, str]) -> _Differences:
-    if records.empty:
+def _checked(table: pd.DataFrame, numbers: Sequence[str], others: Sequence[str] = ()) -> pd.DataFrame:
+    """A table with these columns, the first of which hold finite numbers, or lists of them.
+
+    Raises:
+        TypeError: no table, or one of another measure, which lacks a column.
+        ValueError: a table without rows; a value that is no finite number.
+    """
+    import pandas as pd
+
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"a table of `aligned.records` is needed, and this is of type {type(table).__name__}")
+    if table.empty:
         raise ValueError(NO_SAE)
+    if lacking := [name for name in (*numbers, *others) if name not in table]:
+        raise TypeError(f"this table has no {', '.join(lacking)}: it is of another measure, with {', '.join(table)}")
+    for name in numbers:
+        column = table[name]
+        values = pd.to_numeric(column.explode() if column.dtype == object else column, errors="coerce")
+        if lost := int((~np.isfinite(values.to_numpy(float))).sum()):
+            raise ValueError(f"{lost} of {len(values)} values of {name} are no finite numbers: leave these rows out")
+    return table
+
+
+def _differences(records: pd.DataFrame, metric: str, arms: tuple[str, str]) -> _Differences:
+    if isinstance(arms, str) or len(arms) != 2 or arms[0] == arms[1]:
+        raise ValueError(
+            f"two arms are compared, and these are {said(arms)}: give two constraints, such as none and tied"
+        )
+    _checked(records, [], ["l0", metric, "constraint", "seed"])
+    records = records[records.constraint.isin(arms)]
+    if records.empty:
+        raise ValueError(f"there is no SAE of {arms[0]} and none of {arms[1]}")
+    _checked(records, ["l0", metric])
+    if silent := int((records.l0 <= 0).sum()):
+        raise ValueError(
+            f"{silent} of {len(records)} SAEs have an L0 of 0, which no curve in log L0 has: leave them out"
+        )
     points: dict[tuple[str, tuple[int, ...]], list[tuple[float, float]]] = {}
     seeds = [records[name] for name in _seed_columns(records)]
     for arm, l0, value, *of_seeds in zip(records.constraint, records.l0, records[metric], *seeds):
-        if arm in arms:
-            points.setdefault((arm, tuple(of_seeds)), []).append((l0, value))
+        points.setdefault((arm, tuple(of_seeds)), []).append((l0, value))
     for (arm, unit), of in points.items():
-        if len(of) < 2:
+        if len({l0 for l0, _ in of}) < 2:
             named = f"seed {unit[0]}" if len(unit) == 1 else f"seeds {' and '.join(map(str, unit))}"
             raise ValueError(f"{arm}, {named}: comparing at equal L0 needs at least 2 sparsities, and there is 1")
     units = sorted(unit for arm, unit in points if arm == arms[0] and (arms[1], unit) in points)
@@ -144,7 +178,9 @@ def at_equal_l0(records: pd.DataFrame, metric: str, arms: tuple[str, str]) -> pd
         Rows of `seed` (and `other_seed`), `l0`, one column an arm, and `difference`: second arm minus first.
 
     Raises:
-        ValueError: arms that do not overlap in L0, or with fewer than two sparsities.
+        TypeError: a table that lacks a column.
+        ValueError: arms that do not overlap in L0, or with fewer than two sparsities; one arm twice; an L0 of 0, or a
+            value that is not finite.
     """
     import pandas as pd
 
@@ -162,6 +198,7 @@ def by_l0(table: pd.DataFrame) -> tuple[tuple[float, Interval], ...]:
     Raises:
         ValueError: fewer than two seeds; of pairs, fewer than three.
     """
+    _checked(table, ["l0", "difference"])
     found = []
     for l0, rows in table.groupby("l0"):
         values = rows.difference.to_numpy()
@@ -270,8 +307,7 @@ def _in_cases(
 
 
 def _groups(records: pd.DataFrame, columns: Sequence[str]) -> list[tuple[tuple[object, ...], pd.DataFrame]]:
-    if records.empty:
-        raise ValueError(NO_SAE)
+    _checked(records, [], columns)
     return [(of, rows) for of, rows in records.groupby(list(columns), sort=False)]
 
 
@@ -299,7 +335,8 @@ def bimodal(scores: pd.DataFrame) -> Finding:
     Args:
         scores: `aligned.records(..., measure="scores")`.
     """
-    standard = scores[scores.constraint == "none"]
+    _checked(scores, [], ["histogram", "dip_p", "constraint", "seed"])
+    standard = _checked(scores[scores.constraint == "none"], ["histogram", "dip_p"])
     standard = standard.assign(low_mode=[low_mode(histogram) for histogram in standard.histogram])
     cases, dips = [], []
     for (name,), rows in _groups(standard, ["activation"]):
@@ -359,6 +396,8 @@ def leaves_few_dead(records: pd.DataFrame, constraint: str = "projected") -> Fin
     is above 1 %. An activation whose standard SAEs have 1 % dead features or less shows nothing and is left out; if
     none is left, the claim is not testable here.
     """
+    _checked(records, [], ["alive", "constraint", "seed"])
+    _checked(records[records.constraint.isin(("none", constraint))], ["alive"])
     cases, left_out = [], []
     for (name,), rows in _groups(records, ["activation"]):
         of_arm = {arm: rows[rows.constraint == arm] for arm in ("none", constraint)}
@@ -384,9 +423,16 @@ def with_l0(table: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
     Args:
         table: `aligned.records(..., measure=...)`.
         records: `aligned.records` of the same SAEs.
+
+    Raises:
+        ValueError: an SAE of the table that the records lack; names one.
     """
-    l0 = records.set_index([*ARM, "seed"]).l0
+    l0 = _checked(records, ["l0"], [*ARM, "seed"]).drop_duplicates([*ARM, "seed"]).set_index([*ARM, "seed"]).l0
     seeds = [seed for seed in ("seed", "other_seed") if seed in table]
+    needed = {(*row[: len(ARM)], seed) for row in table[[*ARM, *seeds]].itertuples(index=False, name=None)
+              for seed in row[len(ARM) :]}  # fmt: skip
+    if lacking := needed - set(l0.index):
+        raise ValueError(f"the records lack {len(lacking)} of {len(needed)} SAEs of the table, such as {min(lacking)}")
     of = [[l0.loc[(*row[: len(ARM)], seed)] for seed in row[len(ARM) :]]
           for row in table[[*ARM, *seeds]].itertuples(index=False, name=None)]  # fmt: skip
     return table.assign(l0=[sum(values) / len(values) for values in of])
@@ -419,6 +465,7 @@ def separates_better(scr: pd.DataFrame, constraint: str = "projected") -> Findin
         scr: `aligned.records(..., measure="scr")`, with L0 (`with_l0`).
         constraint: of the aligned arm.
     """
+    _checked(scr, ["scr"], ["harder"])
     score = [float(np.mean(np.array(values)[np.array(harder)])) for values, harder in zip(scr.scr, scr.harder)]
     return _in_cases(scr.assign(score=score), ["activation"], "score", ("none", constraint), SCR)
 
@@ -437,7 +484,12 @@ def correlates(features: pd.DataFrame, metric: str, paper: float) -> Finding:
         metric: `mcs` or `f1`.
         paper: its r: 0.65 for MCS, 0.32 for auto-interpretability (arXiv 2605.18629, Figures 11 and 12).
     """
-    least = Least(paper / 2, "r", "half of the paper's correlation: a smaller one would be another finding")
+    _checked(features, [], ["constraint", "score", "density", metric])
+    least = Least(
+        number("paper", paper, -1, 1) / 2,
+        "r",
+        "half of the paper's correlation: a smaller one would be another finding",
+    )
     standard = features[features.constraint == "none"]
     cases, beside = [], []
     for (name,), rows in _groups(standard, ["activation"]):
@@ -472,7 +524,8 @@ def pearson(score: Sequence[float], metric: Sequence[float], density: Sequence[f
     """Pearson's r of alignment score and a metric over the features that are alive.
 
     Raises:
-        ValueError: scores that are all the same, as those of an aligned SAE.
+        ValueError: scores that are all the same, as those of an aligned SAE; no feature that is alive, other numbers of
+            values, or values that are not finite.
     """
     a, b, _ = _alive(score, metric, density)
     return float(np.corrcoef(a, b)[0, 1])
@@ -496,10 +549,18 @@ def partial(score: Sequence[float], metric: Sequence[float], density: Sequence[f
 def _alive(*columns: Sequence[float]) -> list[Float[np.ndarray, " alive"]]:
     """Scores, a metric and densities of the features that fire."""
     arrays = [np.asarray(column, dtype=float) for column in columns]
-    alive = arrays[-1] > 0
-    if arrays[0][alive].std() < 1e-4:
+    if len({len(array) for array in arrays}) > 1:
+        raise ValueError(
+            f"of each feature one value is needed, and there are {' and '.join(str(len(a)) for a in arrays)}"
+        )
+    arrays = [array[arrays[-1] > 0] for array in arrays]
+    if not len(arrays[0]):
+        raise ValueError("no feature is alive: nothing can correlate")
+    if not np.isfinite(arrays).all():
+        raise ValueError("a score, a metric or a density of a feature is not finite: measure this SAE again")
+    if arrays[0].std() < 1e-4:
         raise ValueError("these scores are all the same: nothing can correlate with them")
-    return [array[alive] for array in arrays]
+    return arrays
 
 
 @_testable
@@ -537,11 +598,12 @@ def holds_everywhere(records: pd.DataFrame, constraint: str = "projected") -> Fi
     Each activation and width is a case. The effect is C2's: the mean over the grid of L0 already is one over
     sparsities. With one width alone it is not testable here.
     """
-    if records.d_sae.nunique() < 2:
+    if _checked(records, ["d_sae"]).d_sae.nunique() < 2:
         raise ValueError("there is one width alone")
     return _in_cases(records, ["activation", "d_sae"], "ce_recovered", ("none", constraint), RECOVERED)
 
 
+@_testable
 def no_added_compute(costs: pd.DataFrame) -> Finding:
     """C10: alignment adds no compute.
 
@@ -552,9 +614,10 @@ def no_added_compute(costs: pd.DataFrame) -> Finding:
     lies above. The effect of the finding is the largest cost. Where none of these shapes was measured, it is not
     testable here.
     """
+    _checked(costs, ["cost", "low", "high"], ["shape", "activation", "pairs"])
     large = costs[costs["shape"] != "S"]
     if large.empty:
-        return Finding("not testable here", reason="none of the shapes M, L and XL was measured")
+        raise ValueError("none of the shapes M, L and XL was measured")
     measured = [
         (f"{row.shape} {row.activation}", Interval(row.cost, row.low, row.high, row.pairs))
         for row in large.itertuples(index=False)
