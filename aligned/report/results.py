@@ -64,7 +64,8 @@ def records(
     """
     if measure not in MEASURES:
         raise ValueError(f"measure is {measure!r}; there are {', '.join(MEASURES)}")
-    asked = list(asked)
+    if isinstance(asked, Run | RunSpec) or not (asked := list(asked)):
+        raise ValueError(f"records are of a list of runs or specs, one at least, and {asked!r} was given")
     MEASURES[measure].check([r.spec if isinstance(r, Run) else r for r in asked], eval_tokens)
     return _table(asked, eval_tokens, measure, planned(measure, eval_tokens) if use_published else None)
 
@@ -300,9 +301,10 @@ def setting(*tables: pd.DataFrame) -> str:
     Args:
         tables: from `records`.
     """
+    made = _made(tables)
     read = dict.fromkeys(table.attrs["measured_on"] for table in tables if table.attrs["measured_on"])
     measured = f"; measured on {', '.join(read)}" if read else ""
-    return f"*Shown: {shown(_made(tables))}{measured}.{_so_far(tables)}*"
+    return f"*Shown: {shown(made)}{measured}.{_so_far(tables)}*"
 
 
 def error_of_text(activations: Iterable[str]) -> str:
@@ -351,6 +353,8 @@ def provenance(*tables: pd.DataFrame) -> str:
         tables: from `records`.
     """
     made = _made(tables)
+    if not made:
+        return "- nothing is shown: none of these SAEs is published yet"
     how, published = list(made.values()), sum(of["published"] for of in made.values())
     trained_on = [f"{s.steps * s.batch:,}" for s in made]
     source = f"the published records of {published} SAEs" if published else "runs in the store"
@@ -384,6 +388,9 @@ def of_other_trainings(table: pd.DataFrame, other: pd.DataFrame) -> list[RunSpec
 
 def _made(tables: Iterable[pd.DataFrame]) -> dict[RunSpec, dict[str, Any]]:
     """What made each run that some tables hold."""
+    tables = list(tables)
+    if not all({"made", "measured_on", "missing"} <= set(table.attrs) for table in tables):
+        raise ValueError("a table is not as `records` returned it: pandas drops `attrs` where tables are joined")
     return {RunSpec(**of["spec"]): of for table in tables for of in table.attrs["made"]}
 
 

@@ -47,6 +47,10 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # of a run's folder; one of another format is left alone
 WEIGHED = ("spec.json", "cfg.json", "sae_weights.safetensors", "log.csv")  # what checksums are kept of
+FACTS = {  # what records and pages need of a run's provenance
+    "checksums": dict, "model_fingerprint": str, "text_fingerprint": str, "seconds": float, "versions": dict,
+    "device": str, "threads": int, "dirty": bool,
+}  # fmt: skip
 
 
 class Damaged(ValueError):
@@ -217,7 +221,9 @@ def _contents(spec: RunSpec) -> dict[str, str]:
 def _changed(spec: RunSpec, folder: Path) -> str:
     """The model or text of a run that is not what it was; the empty string, where there is none. Of runs that were made
     before contents were kept, and of files that are gone, nothing is known."""
-    then, now = _json(folder / "provenance.json").get("contents", {}), _contents(spec)
+    then, now = _json(folder / "provenance.json").get("contents"), _contents(spec)
+    if not isinstance(then, dict):
+        return ""
     changed = [name for name, digest in now.items() if digest and then.get(name, digest) != digest]
     return " and ".join(f"the {name} {getattr(spec, name)!r}" for name in changed)
 
@@ -250,8 +256,8 @@ def check(folder: Path) -> None:
         Damaged: with what is missing, unreadable or different.
     """
     made = _json(folder / "provenance.json")
-    if not isinstance(made.get("checksums"), dict):
-        raise Damaged(f"{folder / 'provenance.json'} holds no checksums")
+    if lacks := [name for name, kind in FACTS.items() if not isinstance(made.get(name), kind)]:
+        raise Damaged(f"{folder / 'provenance.json'} holds no {', '.join(lacks)}")
     for name in WEIGHED:
         if not (folder / name).is_file():
             raise Damaged(f"{folder} holds no {name}")

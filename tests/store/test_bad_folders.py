@@ -267,6 +267,28 @@ def test_a_folder_where_a_file_belongs_is_set_aside(name: str, place: Path) -> N
         assert aligned.run(SMALL).metrics == {}
 
 
+@pytest.mark.parametrize("name", runs.FACTS)
+def test_provenance_that_lacks_what_pages_need_is_damaged(name: str, place: Path) -> None:
+    path = aligned.run(SMALL).path
+    made = json.loads((path / "provenance.json").read_text())
+    (path / "provenance.json").write_text(json.dumps({k: v for k, v in made.items() if k != name}))
+    with pytest.raises(Damaged, match=f"provenance.json holds no {name}$"):
+        runs.check(path)
+
+
+@pytest.mark.parametrize("asked", [SMALL, []])
+def test_records_of_no_list(asked: Any, place: Path) -> None:
+    with pytest.raises(ValueError, match=r"records are of a list of runs or specs, one at least"):
+        aligned.records(asked, 1024)
+
+
+def test_a_table_that_is_not_as_it_was_returned(place: Path) -> None:
+    table = aligned.records([SMALL], 1024)
+    for show in (results.provenance, results.setting):
+        with pytest.raises(ValueError, match="not as `records` returned it"):
+            show(type(table)(table.to_dict()))
+
+
 def test_a_file_where_a_run_belongs_is_set_aside(place: Path) -> None:
     (place / SMALL.name).write_text("mine")
     with pytest.warns(UserWarning, match="is no folder. It is set aside"):
