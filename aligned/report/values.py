@@ -11,13 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
-PAIRS = (
-    "measures",
-    "measure_seeds",
-    "stability",
-    "feature_quality",
-    "features",
-)  # pages that compare seeds with each other
+PAIRS = ("measure_seeds", "stability", "feature_quality", "features")  # pages that compare seeds with each other
 
 
 def allowed(parameter: str) -> tuple[str, ...]:

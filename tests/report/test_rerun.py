@@ -84,7 +84,7 @@ def test_what_does_not_fit_is_refused_before_anything_runs(
                 "tpok",
                 "ks: sparsity is 0",
                 "one batch, 2048",
-                "between 0 and 1",
+                "from 0 to 1",
             ],
         ),
         ("recovered_ce", {"context": 100_000}, ["blocks of at most"]),
@@ -93,14 +93,14 @@ def test_what_does_not_fit_is_refused_before_anything_runs(
         ("recovered_ce", {"seeds": [1, 1]}, ["1 or more different whole numbers"]),
         ("recovered_ce", {"settings": []}, ["no parameter 'settings'"]),
         ("recovered_ce", {"budgets": [{"tokns": 3}]}, ["tokns"]),
-        ("measures", {"seeds": [0]}, ["seeds is [0]; it has 2 or more"]),
-        ("measures", {"activation": "topk", "sparsity": 4096}, ["from 1 to d_sae = 2048"]),
+        ("measure_seeds", {"seeds": [0]}, ["seeds is [0]; it has 2 or more"]),
+        ("measure_error", {"activation": "topk", "sparsity": 4096}, ["from 1 to d_sae = 2048"]),
         (
-            "measures",
+            "measure_error",
             {"activation": "relu"},
             ["sparsity 16 is that of topk: give sparsity too (a penalty's coefficient"],
         ),
-        ("measures", {"activation": "tpok"}, ["tpok"]),
+        ("measure_error", {"activation": "tpok"}, ["tpok"]),
         ("own_work", {"k": 0}, ["k: sparsity is 0"]),
     ],
 )
@@ -120,12 +120,12 @@ def test_a_value_of_the_wrong_type_hides_no_other() -> None:
 
 def test_a_penalty_goes_with_an_activation_that_takes_one() -> None:
     given = {"activation": "relu", "sparsity": 0.1}
-    assert checked(NOTEBOOKS / "measures.ipynb", given) == given
+    assert checked(NOTEBOOKS / "measure_error.ipynb", given) == given
 
 
 def test_every_parameter_is_explained_and_its_words_are_listed() -> None:
     """On the page, and by `aligned rerun NAME`."""
-    for page in NOTEBOOKS.glob("[!m]*.ipynb"):
+    for page in NOTEBOOKS.glob("*.ipynb"):
         for line in described(page, {})[: len(parameters(page))]:
             assert re.search(r"\]: \w", line), f"{page.stem}: {line}"
     said = "\n".join(described(FIGURE, {"constraint": "tied"}))
