@@ -305,7 +305,7 @@ def _collect(
     size = n * model.d_in * 2
     if size > _DISK_SHARE * free or size + spare > free:
         print(
-            f"no pool: {size / 1e9:.2f} GB of activations do not fit in {folder.parent} ({free / 1e9:.2f} GB free), so "
+            f"no pool: {size / 1e6:,.1f} MB of activations do not fit in {folder.parent} ({free / 1e6:,.1f} MB free), so "
             f"{model.name} reads the text anew for every SAE, which takes longer; ALIGNED_STORE names another place",
             flush=True,
         )

@@ -55,7 +55,8 @@ def sweep(specs: Sequence[RunSpec], engine: Engine | None = None, workers: int |
         specs: what to train, in the order in which runs are returned.
         engine: who does it: this process (None), or joblib's `loky` (processes here), `dask` or `ray` (the cluster that
             this process is connected to, or that `DASK_SCHEDULER_ADDRESS` or `RAY_ADDRESS` names; its machines must see
-            the store at the same place). `ALIGNED_ENGINE` stands in for None.
+            the store at the same place; where no Ray is named, one is started on this machine, which no other reaches).
+            `ALIGNED_ENGINE` stands in for None.
         workers: how many runs at a time; at most, and by default, one for each core of the engine. Each has one thread;
             where loky has fewer workers than cores, each has its share of them.
 

@@ -204,7 +204,7 @@ def test_a_pool_that_does_not_fit_says_so_in_a_line(
     assert stream.window == 500  # and so no more is read than was asked for
     said = capsys.readouterr().out
     assert said.count("\n") == 1
-    assert "no pool: 0.00 GB of activations do not fit" in said
+    assert "no pool: 0.1 MB of activations do not fit" in said
     assert isinstance(collect(model, 2, text.INSTALLED, 500, 128, "held_out", tmp_path, spare=10_000), Pool)
 
 
@@ -361,7 +361,7 @@ def publish(store: Path, to: Path) -> None:
 def test_two_stores_publish_at_once_and_no_record_is_lost(place: Path, tmp_path: Path) -> None:
     specs = aligned.grid(SMALL, seed=range(6))
     for spec in specs:
-        aligned.run(spec, print_nothing).keep("scores", {"spread": 1.0})
+        assert aligned.run(spec, print_nothing).alignment  # measured here: a process that is forked can't use threads
     other = tmp_path / "other"
     other.mkdir()
     for spec in specs[::2]:
