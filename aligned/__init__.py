@@ -6,7 +6,7 @@ The folders, in the order in which data pass through them:
     language/   text, language models, and the activations of their tokens
     training/   from activations to an SAE
     store/      a spec becomes a folder, once, by any number of workers
-    evals/      a measure of an SAE a file
+    evals/      measures of an SAE, one in each file
     report/     from runs to records, claims, figures and pages
 
 Above them stand `alignment.py`, the idea of the paper; `sae.py`, the SAE; `spec.py`, all that decides a trained one;

@@ -4,10 +4,11 @@ The *alignment score* of feature i is the inner product, not the cosine, of its 
 
     a_i = <e_i, d_i>.
 
-An SAE whose dictionary held one feature, which met one data point and paid no sparsity penalty, would reach a_i = 1
-exactly: encoding gives <e, x>, decoding <e, x> d, and for x = d this is x only if <e, d> = 1. Aligned training keeps
-the score at 1 by writing the encoder as a function of a free parameter v and of the decoder d. The paper's own formula
-is not at hand; each of these is *inferred* from the constraint, and all give <e, d> = 1 for every v and d, unit or not:
+Take an SAE that has only one feature, sees only one data point, and has no sparsity penalty. It would reach a_i = 1
+exactly: encoding gives <e, x>, decoding gives <e, x> d, and for x = d this is equal to x only if <e, d> = 1. Aligned
+training keeps the score at 1 by writing the encoder as a function of a free parameter v and of the decoder d. We do not
+have the paper's own formula. Each formula below is *inferred* from the constraint, and all of them give <e, d> = 1 for
+every v and d, whether or not they have norm 1:
 
     projected     e = v + (1 - <v, d>) d / |d|^2        the point of the hyperplane <e, d> = 1 nearest to v
     detached      the same value; no gradient reaches d through e
@@ -15,7 +16,7 @@ is not at hand; each of these is *inferred* from the constraint, and all give <e
     rescaled      e = v / <v, d>                        a pole where <v, d> = 0
     tied          e = d / |d|^2                         nothing free
 
-and for these it holds only in part or not at all, which is what they are here to show:
+With the following ones, <e, d> = 1 holds only in part or not at all, and they are included to show that:
 
     none          e = v                                 the standard SAE
     soft          e = v, with a penalty on (a - 1)^2 in the loss
@@ -69,8 +70,8 @@ def checked_rows(W_enc: Float[Tensor, "d_in d_sae"], W_dec: Float[Tensor, "d_sae
     """Encoder and decoder rows, in float32.
 
     Raises:
-        ValueError: weights of which the one is not the transpose's shape of the other, or not finite; square ones
-            where W_enc is in the decoder's layout.
+        ValueError: the shape of one is not that of the other's transpose; the weights are not finite; or they are
+            square and W_enc is in the decoder's layout.
     """
     if W_dec.ndim != 2 or W_enc.shape != W_dec.T.shape:
         raise ValueError(
@@ -128,8 +129,9 @@ def householder_free(e: Rows, d: Rows) -> Float[Tensor, "d_sae d_in-1"]:
 
 
 def _reflect(x: Rows, d: Rows) -> Rows:
-    """H(d) x = x - 2 <w, x> w / <w, w>, with w = d/|d| + (1, 0, ..., 0). The sign in w is fixed: were it to follow d,
-    e would jump where d crosses the plane it flips on. At d/|d| = -(1, 0, ..., 0), where w is 0, H is 1."""
+    """H(d) x = x - 2 <w, x> w / <w, w>, with w = d/|d| + (1, 0, ..., 0). The sign in w is fixed. If it depended on d, e
+    would jump where d crosses the plane on which that sign changes. At d/|d| = -(1, 0, ..., 0), w is 0 and H is the
+    identity."""
     w = d / d.norm(dim=1, keepdim=True)
     w = torch.cat([w[:, :1] + 1, w[:, 1:]], dim=1)
     return x - 2 * dot(w, x) * w / dot(w, w).clamp_min(torch.finfo(w.dtype).tiny)

@@ -25,7 +25,7 @@ def said(value: object) -> str:
 
 
 def whole(name: str, value: Any, least: int = 0, most: int = WHOLE) -> int:
-    """A whole number, NumPy's and torch's too, as Python's.
+    """The value as a Python int; whole numbers of NumPy and torch are accepted too.
 
     Raises:
         TypeError, ValueError: something else, or a number that is not from `least` to `most`; names it.
@@ -43,8 +43,8 @@ def whole(name: str, value: Any, least: int = 0, most: int = WHOLE) -> int:
 
 
 def number(name: str, value: Any, least: float = -np.inf, most: float = np.inf) -> float:
-    """A finite number as Python's float: NumPy's float32 as the number that it prints, and -0.0 as 0.0, so that equal
-    numbers have one name.
+    """A finite number as a Python float. A NumPy float32 becomes the number that it prints, and -0.0 becomes 0.0, so
+    that specs with equal numbers have the same name.
 
     Raises:
         TypeError, ValueError: something else, or a number that is not finite or not from `least` to `most`; names it.
@@ -86,7 +86,8 @@ def name(field: str, value: Any) -> str:
 
 
 def unknown(given: Iterable[str], allowed: Iterable[str]) -> str:
-    """Of the names that are given, those that are not allowed, each with its nearest; empty, where all are."""
+    """The given names that are not allowed, each with the most similar allowed name, if one is close; an empty string
+    if all are allowed."""
     allowed = list(allowed)
     near = {of: get_close_matches(of, allowed, 1) for of in given if of not in allowed}
     return ", ".join(f"{of}{f' (meant is perhaps {close[0]})' if close else ''}" for of, close in near.items())

@@ -36,8 +36,9 @@ def check_alignment_score(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
 
 
 def check_projected(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
-    """Of `answer(v, d)`, rows of free vectors and of decoder directions, `[d_sae, d_in]`, that need not have norm 1:
-    the nearest encoders whose scores are 1 (`aligned.alignment.projected`)."""
+    """Checks `answer(v, d)`, where v and d are rows of free vectors and of decoder directions, `[d_sae, d_in]`, which
+    need not have norm 1. It should return the encoders nearest to v whose scores are 1
+    (`aligned.alignment.projected`)."""
     v, d = _numbers(3, 4, seed=0), _numbers(3, 4, seed=1)
     unit = v + (1 - alignment.dot(v, d)) * d
     return _compare(
@@ -76,8 +77,9 @@ def check_topk(answer: Callable[[Tensor, int], Tensor]) -> str:
 
 
 def check_ce_recovered(answer: Callable[[float, float, float], float]) -> str:
-    """Of `answer(clean, sae, zero)`: the share of the layer's worth that a reconstruction keeps, from the language
-    model's losses as it is, with the reconstruction, and with zeros in its place."""
+    """Checks `answer(clean, sae, zero)`. It should return the share of the layer's worth that a reconstruction keeps.
+    The arguments are the language model's losses: without a change, with the reconstruction, and with zeros in its
+    place."""
     clean, sae, zero = 3.0, 3.5, 8.0
     return _compare(
         torch.as_tensor(answer(clean, sae, zero)),

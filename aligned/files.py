@@ -49,8 +49,8 @@ def store() -> Path:
 
 @contextmanager
 def in_one_move(path: Path) -> Iterator[Path]:
-    """A place beside `path` to write to; what is there at the end takes path's place. A reader sees the old file or
-    the new one, never a half; an error leaves the old one and nothing else."""
+    """Gives a place beside `path` to write to; at the end, what was written there replaces `path`. A reader sees the
+    old file or the new one, never an incomplete one. After an error only the old one is left."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -1,6 +1,7 @@
 """Files that the field shares: our SAEs are written in SAELens's inference format, and anyone's can be read.
 
-Read are safetensors, and torch files as tensors alone (`weights_only`): never a pickle that could run code.
+Two kinds of file are read: safetensors, and torch files, of which only tensors are loaded (`weights_only`). A pickle
+that could run code is never loaded.
 """
 
 from __future__ import annotations
@@ -126,9 +127,9 @@ def _damage_named(folder: Path) -> Iterator[None]:
 def load(source: str | Path, sae_id: str | None = None) -> SAE:
     """Anyone's SAE, as it encodes and decodes raw activations.
 
-    ReLU, TopK, BatchTopK, JumpReLU and gated SAEs are read. A gated one is written as the JumpReLU SAE that it is equal
-    to (arXiv 2404.16014); its encoder is the one of its magnitudes. A TopK SAE that chooses its codes as if its
-    decoder's rows were unit is written with unit rows. Reconstructions stay as they are.
+    ReLU, TopK, BatchTopK, JumpReLU and gated SAEs are read. A gated SAE is converted to the JumpReLU SAE that is equal
+    to it (arXiv 2404.16014), whose encoder is that of the gated SAE's magnitudes. A TopK SAE that chooses its codes as
+    if its decoder rows had norm 1 is converted to one whose rows have norm 1. Reconstructions do not change.
 
     Args:
         source: a SAELens folder (`cfg.json`), a `dictionary_learning` folder (`ae.pt`, `config.json`), or the name of a
@@ -238,8 +239,8 @@ def _translated(theirs: Any, name: str) -> SAE:
 
 
 def _gated(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The JumpReLU SAE that a gated one is: (x W + b_gate > 0) relu(x W exp(r) + b_mag), the first being the same as
-    x W exp(r) + b_mag > b_mag - b_gate exp(r)."""
+    """The JumpReLU SAE that is equal to a gated one. A gated SAE computes (x W + b_gate > 0) relu(x W exp(r) + b_mag),
+    and the condition in its first factor is the same as x W exp(r) + b_mag > b_mag - b_gate exp(r)."""
     scale = weights["r_mag"].exp()
     return {
         "W_enc": weights["W_enc"] * scale,
@@ -251,7 +252,8 @@ def _gated(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _from_dictionary_learning(folder: Path) -> SAE:
-    """Its names of weights: `encoder.weight [d_sae, d_in]`, `decoder.weight [d_in, d_sae]`; or as SAELens's."""
+    """An SAE of `dictionary_learning`. Its weights are named `encoder.weight [d_sae, d_in]` and `decoder.weight [d_in,
+    d_sae]`, or as in SAELens."""
     from pickle import UnpicklingError
 
     config = _part(_object(folder, "config.json"), "trainer", folder / "config.json")
@@ -347,7 +349,7 @@ def _model_metadata(name: str | None) -> dict[str, Any]:
 
 
 def _layer(hook: str) -> int | None:
-    """The layer whose residual stream a hook reads, counted as `hook_resid_post`."""
+    """The layer after which a hook reads the residual stream: `hook_resid_pre` of layer n counts as layer n - 1."""
     found = re.fullmatch(r"blocks\.(\d+)\.hook_resid_(pre|post)", hook)
     if found is None:
         return None

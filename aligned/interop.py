@@ -7,10 +7,10 @@
 - `aligned_jumprelu` (`AlignedJumpReLUConfig`): exported as a stock JumpReLU SAE;
 - `aligned_gated` (`AlignedGatedConfig`): exported as a stock gated SAE; the encoder is the one that its halves share.
 
-They take the fields of SAELens's own configurations, and its trainers train them as they are. Stock SAEs are what
-`save_inference_model` and the runner's `output_path` hold; checkpoints, and what `upload_saes_to_huggingface` makes of
-an object in training, are for those who have this package. In float32 a score is 1 within 1e-5, in bfloat16 within its
-rounding. Files are `aligned.formats`'; its names are here too.
+They take the fields of SAELens's own configurations, and its trainers train them as they are. `save_inference_model`
+and the runner's `output_path` write stock SAEs. Checkpoints, and what `upload_saes_to_huggingface` uploads for an SAE
+in training, can be read only by those who have this package. In float32 a score is 1 within 1e-5, in bfloat16 within
+its rounding. Files are `aligned.formats`'; its names are here too.
 """
 
 from __future__ import annotations

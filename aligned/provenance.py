@@ -31,8 +31,8 @@ def provenance() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Of the checkout that this code runs from, where it is one; a package installed into one of another project is
-    not."""
+    """The commit of the checkout that this code runs from; None if it runs from no checkout. A package that is
+    installed inside the checkout of another project does not count."""
     return _git("rev-parse", "HEAD") if _git("ls-files", "--error-unmatch", Path(__file__).name) else None
 
 

@@ -117,8 +117,8 @@ class SAE(nn.Module):
 
     @property
     def keeps_k(self) -> bool:
-        """Whether each token's k largest codes are kept: by `topk`, and by others of its kind while they have no
-        threshold."""
+        """Whether each token's k largest codes are kept. This is so for `topk`, and for the other methods whose
+        sparsity is k while they have no threshold."""
         return self.method.counts and not self.has_threshold
 
     def pre_activations(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
@@ -126,8 +126,8 @@ class SAE(nn.Module):
         return self.method.pre_activations(self, (x - self.b_dec) @ self.W_enc)
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
-        """Sparse codes, non-negative, as after training. Where there is a threshold, it decides; else k, if there is
-        one.
+        """Sparse, non-negative codes, computed as after training. If there is a threshold, the codes over it are kept;
+        otherwise the k largest, if the method has a k.
 
         Raises:
             TypeError, ValueError: no torch tensor, or one whose last dimension is not d_in.
@@ -148,7 +148,8 @@ class SAE(nn.Module):
         return self.decode(self.encode(x))
 
     def for_raw_activations(self, scale: float, mean: Float[Tensor, " d_in"] | float = 0.0) -> SAE:
-        """The same SAE for x where it was trained on (x - mean) scale, with the encoder written out.
+        """The same SAE, changed so that it reads raw activations x: this one was trained on (x - mean) scale. The
+        encoder of the result is a plain parameter.
 
         The encoder takes the scale and the decoder its inverse, so codes and alignment scores stay as they are.
 

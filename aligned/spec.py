@@ -29,7 +29,7 @@ _GRID = 100_000  # specs in a grid
 
 
 def _fields_named(kind: type) -> type:
-    """A dataclass that says of a field which it does not have, which one may be meant."""
+    """Makes a dataclass suggest, in its error about an unknown field, which field may be meant."""
     make = kind.__init__  # type: ignore[misc]
 
     @wraps(make)
@@ -64,14 +64,14 @@ class RunSpec:
         soft: coefficient of mean (a - 1)^2, used by the constraint `soft` alone.
         auxk: coefficient of the dead features' auxiliary loss (TopK and BatchTopK; the paper's stack has 1/32). For the
             standard SAE alone: aligned training goes without.
-        center: whether the activations' mean is subtracted first, which alone brings most dead features back where that
-            mean is large (arXiv 2605.31518). The same in every arm.
+        center: whether the activations' mean is subtracted first. Where that mean is large, this alone brings most dead
+            features back (arXiv 2605.31518). The same in every arm of a comparison.
         text: source of the training text, as `aligned.language.text.documents` takes it.
         context: tokens in a block, BOS included.
         outliers: tokens whose activation's norm exceeds this many times the median norm are left out of training, of
             the scale and of the mean; 0 keeps all. The paper's stack has 10.
-        distinct: different tokens that training goes over, again and again if `tokens` are more; 0 for as many as
-            `tokens`.
+        distinct: number of different tokens to train on. If `tokens` is larger, training goes over them repeatedly. 0
+            means as many as `tokens`.
         options: of the method, a mapping of those that are not its defaults, such as `{"bandwidth": 0.002}`.
 
     Raises:
@@ -175,7 +175,8 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
 
 
 def _mapping(options: Any) -> dict[str, Any]:
-    """Options as they may be given: a mapping, or the pairs that a spec holds, so that it can be a key."""
+    """Options as a dict. They may be given as a mapping, or as the pairs that a spec holds (it holds pairs so that it
+    can be a key)."""
     try:
         given = dict(options)
     except (TypeError, ValueError):
@@ -208,7 +209,8 @@ def grid(spec: RunSpec, **choices: Iterable[Any]) -> list[RunSpec]:
 
 
 def variants(spec: RunSpec, changes: Iterable[Mapping[str, Any]]) -> dict[str, RunSpec]:
-    """The spec with some fields changed, by a name that says which and to what; what changes nothing is left out."""
+    """One spec for each set of changes, under a name that says which fields are changed and to what. A change that
+    leaves the spec as it was is left out."""
 
     def said(value: Any) -> str:
         return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)

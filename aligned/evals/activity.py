@@ -24,15 +24,16 @@ def behaviour(sae: SAE, x: Float[Tensor, "n d_in"]) -> dict[str, object]:
         x: raw activations that it was not trained on. Dark matter is fitted on the first half and scored on the second.
 
     Returns:
-        density: histogram, as shares of all features, of log10 of the share of tokens that a feature fires on, in 36
-            bins from 1e-7 to 1. Features that never fire are in none; their share is `dead`.
+        density: a histogram of log10 of each feature's density (the share of tokens that it fires on), in 36 bins from
+            1e-7 to 1. Each value is a share of all features. Features that never fire are in no bin; their share is
+            `dead`.
         dense: the share of features that fire on more than a tenth of the tokens.
         l0_p05, l0_p50, l0_p95: quantiles over tokens of the number of active features.
         error: the mean over tokens of |x - x_hat| / |x - mean x|.
         shrinkage: the factor c for which c (x_hat - mean x_hat) is nearest to x - mean x, minus 1: how much larger the
             reconstruction should have been (arXiv 2404.16014).
-        dark_matter: the share of the error's variance that a linear map of x predicts (arXiv 2410.14670). That part was
-            there to be read off and was not.
+        dark_matter: the share of the error's variance that a linear map of x predicts (arXiv 2410.14670). This part
+            could have been read from x linearly, and the SAE missed it.
 
     Raises:
         ValueError: activations that are not `[n, d_in]` or not finite, or fewer than 4 d_in of them;
@@ -103,7 +104,8 @@ def _shrinkage(all_of_it: _Moments) -> float:
 
 
 def _dark_matter(fit: _Moments, rest: _Moments) -> float:
-    """The share of the error's variance over the second half that the best affine map of x on the first predicts."""
+    """The share of the error's variance in the second half that is predicted by an affine map of x, the one that
+    predicts the error best in the first half."""
     x1, e1, xx, xe, _ = fit.centred()
     W = torch.linalg.lstsq(xx, xe, driver="gelsd").solution
     x2, e2, xx, xe, ee = rest.centred()

@@ -36,17 +36,17 @@ class Attribute:
 
 
 def often(concept: str, least: float) -> Attribute:
-    """A concept holds of at least the share `least` of the tokens; or of none, and it is absent."""
+    """Holds where a concept is on at least the share `least` of the tokens, and does not hold where it is on none."""
     return Attribute(concept, lambda w: (w.share(concept) >= least, w.share(concept) == 0))
 
 
 def never(concept: str, least: float) -> Attribute:
-    """A concept holds of no token; or of at least the share `least`, and it is there."""
+    """Holds where a concept is on no token, and does not hold where it is on at least the share `least` of them."""
     return Attribute(f"no {concept}", lambda w: (w.share(concept) == 0, w.share(concept) >= least))
 
 
 def of_packages(*packages: str) -> Attribute:
-    """The document stands in one of these packages; or in another one."""
+    """Holds where the document is from one of these packages, and does not hold where it is from another one."""
 
     def of(windows: Windows) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
         inside = np.array([name.split("/")[0] in packages for name in windows.documents])
@@ -95,8 +95,8 @@ def pairs(
         layer: whose residual stream.
         windows: of held-out text (`aligned.language.labels.labelled_windows`).
         attributes: pairs (a, b).
-        train, validation, test: windows of the balanced sets, a quarter of each combination. Where there are not as
-            many, all four have as many as the rarest has.
+        train, validation, test: number of windows in each balanced set; each of the four combinations is a quarter of
+            it. Where there are too few, each combination gets as many windows as the rarest one has.
         seed: of which windows are taken, which documents are on which side, and of the probes.
         epoch_on_test: choose the probes' epoch on the test windows, as SAEBench does; for comparison.
 

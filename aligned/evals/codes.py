@@ -49,8 +49,8 @@ def codes(
 def by_feature(
     sae: SAE, x: Float[Tensor, "n d_in"], features: Int[Tensor, " some"] | Sequence[int] | None = None
 ) -> Iterator[csc_array]:
-    """The codes, feature by feature: of all features, or of those that are named. They come in one piece where they are
-    sparse, and as many features at a time as there is room for where they are not.
+    """The codes, feature by feature: of all features, or of those that are named. Sparse codes come in one piece;
+    otherwise they come in several pieces, each with as many features as there is room for.
 
     Raises:
         ValueError: as `codes`.

@@ -25,9 +25,9 @@ NO_CONCEPT = 0.2  # F1 under which a feature is said to detect none
 
 @dataclass(frozen=True)
 class Context:
-    """Some tokens in a row, as text, with the feature's activation on each; `at` is the place among them of the one
-    that the context was taken for. The first token is shown from its last line's start on, the last one up to its first
-    line's end."""
+    """Some tokens in a row, as text, with the feature's activation on each; `at` is the index among them of the token
+    for which the context was taken. Of a first token that spans several lines only the last line is shown; of such a
+    last token only the first line."""
 
     tokens: tuple[str, ...]
     values: tuple[float, ...]
@@ -83,8 +83,9 @@ class Page:
         return "\n".join([self.title, *("  " + _plain(context) for context in self.contexts or ())])
 
     def html(self) -> str:
-        """A piece of HTML that stands for itself: the darker a token's ground, the larger the activation. The number
-        stands after the tokens of at least half of a context's largest activation, and a pointer shows the others."""
+        """A self-contained piece of HTML. The stronger the colour behind a token, the larger its activation. The number
+        is written after each token that has at least half of its context's largest activation; for the others it is
+        shown when the mouse points at them."""
         return f"<div class='feature'><p><strong>{html.escape(self.title)}</strong></p>{self.contexts_html()}</div>"
 
     def contexts_html(self) -> str:
@@ -169,8 +170,9 @@ def _peaks(
 
 
 def _lines(breaks: Bool[np.ndarray, " context"], at: int) -> slice:
-    """The line of a token, and as many whole ones before and after it as are near. A token that breaks a line ends it,
-    and what it holds of the next line, its indentation, begins that one; `breaks` says which do."""
+    """The line that contains a token, and the nearby whole lines before and after it. A token with a line break ends
+    its line; what follows the break in that token, the indentation, belongs to the next line. `breaks` says which
+    tokens have a line break."""
     starts = np.flatnonzero(breaks[:at])  # of the lines up to this one
     ends = at + np.flatnonzero(breaks[at:]) + 1
     near = starts[starts >= at - BEFORE]
@@ -198,8 +200,8 @@ def _plain(context: Context) -> str:
 
 
 def _words(context: Context) -> list[str]:
-    """The tokens as they are shown: without what the first and the last hold of other lines, with a sign for the end of
-    a line that is active, and with dots where a line is not whole."""
+    """The tokens as they are shown: without the parts of the first and the last token that belong to other lines, with
+    a sign where the end of a line is active, and with dots where a line is not complete."""
     words, first, last = list(context.tokens), context.tokens[0], context.tokens[-1]
     words[-1] = last.partition("\n")[0]
     if len(words) > 1:

@@ -129,9 +129,10 @@ def recoveries(
 def baselines(
     model: LanguageModel, tokens: Int[Tensor, "n context"], layer: int, batch: int = 8
 ) -> tuple[Float[Tensor, "n context-1"], Float[Tensor, "n context-1"], Float[Tensor, "n context"]]:
-    """What every SAE of a layer is measured against: the model's loss in nats a token, that with the residual stream
-    zeroed at all positions, and the norms of the residual stream. Computed once and kept in the store, in a file that
-    model, layer, text and precision name, so that many processes share it. One that is damaged is made again."""
+    """What every SAE of a layer is measured against: the model's loss in nats per token, its loss with the residual
+    stream zeroed at all positions, and the norms of the residual stream. They are computed once and kept in the store,
+    in a file named after model, layer, text and precision, so that many processes share it. A damaged file is made
+    again."""
     name = f"{model.fingerprint}-layer{layer}-{_digest(tokens)[:16]}-{str(model.dtype).removeprefix('torch.')}"
     place = store() / "losses" / f"{name}.safetensors"
     if place.exists():

@@ -52,9 +52,10 @@ def interval_of_pairs(
 ) -> Interval:
     """Mean and interval of one value a pair of seeds.
 
-    Pairs that share a seed are not independent, so that the seeds are what is left out: the jackknife over seeds, whose
-    pseudo-values n U - (n - 1) U_without_i are taken for one value a seed (Efron and Stein 1981; U is the mean over
-    pairs). The interval is too wide, never too narrow, where what a pair adds to its two seeds is large.
+    Pairs that share a seed are not independent. So this is a jackknife that leaves out one seed at a time (Efron and
+    Stein 1981): its pseudo-values n U - (n - 1) U_without_i, where U is the mean over pairs, are treated as one value
+    for each seed. Where a pair's value has a large part that does not come from either of its seeds alone, the interval
+    is too wide, never too narrow.
 
     Args:
         values: of each pair.
@@ -80,9 +81,9 @@ def interval_of_pairs(
 def interval_of_shares(values: Float[np.ndarray, " seeds"], level: float = LEVEL) -> Interval:
     """Mean and interval of a share near 0, one value a seed.
 
-    Near 0 most seeds may have hardly anything and one a lot. Student's interval then ends too low far more often than
-    it starts too high, so that its upper end is taken from a level whose misses are a tenth as many. That covers a
-    spread between seeds as large as the mean.
+    Near 0, most seeds may have a share of almost 0 and one seed a large share. Student's interval then ends too low far
+    more often than it starts too high. So its upper end is taken from the interval at a higher level, one that misses a
+    tenth as often. This covers a spread between seeds as large as the mean.
 
     Raises:
         ValueError: as `interval`.

@@ -57,10 +57,11 @@ def max_cosine(a: Rows, b: Rows) -> Float[Tensor, " n"]:
 def match(a: Rows, b: Rows, exact: int = EXACT, candidates: int = CANDIDATES) -> Match:
     """The one-to-one matching of rows with the greatest sum of cosines (the Hungarian problem).
 
-    Up to `exact` rows it is solved exactly. Beyond, each row of a may be matched with its `candidates` most similar
-    rows of b, or with nobody, at the cosine t of its last candidate. No matching of all rows can be worth more than the
-    best of these, since a pair that is no candidate is worth at most t: that is the bound. The rows matched with nobody
-    are then matched among what is left, by the same method.
+    Up to `exact` rows it is solved exactly. For more rows, each row of a may be matched with one of its `candidates`
+    most similar rows of b, or with no row, which counts as the cosine t of its least similar candidate. The best of
+    these matchings gives the bound: no matching of all rows can have a greater sum, since a pair that is not among the
+    candidates has a cosine of at most t. The rows left without a partner are then matched with the remaining rows of b,
+    by the same method.
 
     Args:
         a, b: `[n, d_in]` and `[m, d_in]`; each row of the smaller side gets a partner.
@@ -90,7 +91,7 @@ def match(a: Rows, b: Rows, exact: int = EXACT, candidates: int = CANDIDATES) ->
 
 
 def centred(rows: Rows) -> Rows:
-    """Unit rows less their mean row, `[n, d_in]`.
+    """Rows scaled to norm 1, minus the mean of these scaled rows, `[n, d_in]`.
 
     Two dictionaries whose rows all lean in one direction have large cosines, whatever else their features are. The
     cosines of centred rows do not count that direction. (Rows are scaled to norm 1 first, so that centred cosines
@@ -111,15 +112,16 @@ def stability(
     Args:
         a, b: two SAEs on the same activations.
         alive: which features of each to look at; all by default.
-        centre: whether the cosines are of `centred` rows: decoder and encoder rows less their mean, of each SAE by
-            itself, over the features looked at.
+        centre: whether to use the cosines of `centred` rows: the mean row is subtracted, separately for decoder and
+            encoder rows and for each SAE, and is taken over the features looked at.
 
     Returns:
         mmcs: the mean over features of MCS, over both directions.
         pw_mcc: the mean cosine of matched decoder rows (arXiv 2505.20254).
         shared: the share of features whose decoder and encoder matches agree, both with a cosine over 0.7
-            (arXiv 2501.16615). Where the SAEs have different numbers of features, of their mean.
-        bound: what the decoder matching can have missed of `pw_mcc`.
+            (arXiv 2501.16615). Where the SAEs have different numbers of features, it is a share of the mean of the two
+            numbers.
+        bound: how much greater, at most, `pw_mcc` would be with the best possible decoder matching.
         features: the mean number of features looked at.
 
     Raises:

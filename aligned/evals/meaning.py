@@ -24,11 +24,11 @@ def concepts(
 ) -> pd.DataFrame:
     """Each feature's concept, and how well it detects it.
 
-    A feature with a threshold says of each token whether a concept holds there. On the first half of the tokens the
-    concept and the threshold with the greatest F1 = 2 TP / (2 TP + FP + FN) are chosen; on the second half they are
-    scored. `chance` is the same with the tokens' labels moved by half the text or so against the codes, which keeps how
-    often, and in what runs, both occur. This takes the place of the paper's auto-interpretability score (arXiv
-    2605.18629, Figure 12): the labels are true, and nobody is asked.
+    With a threshold, a feature predicts for each token whether a concept holds there. On the first half of the tokens
+    the concept and the threshold with the greatest F1 = 2 TP / (2 TP + FP + FN) are chosen; on the second half they are
+    scored. `chance` is the F1 of the same procedure after the labels have been shifted against the codes by about half
+    the text. The shift keeps how often labels and codes occur, and in what runs. This takes the place of the paper's
+    auto-interpretability score (arXiv 2605.18629, Figure 12): the labels are true, and nobody is asked.
 
     Args:
         sae: for raw activations.
@@ -38,9 +38,9 @@ def concepts(
         seed: of the shift.
 
     Returns:
-        A row a feature: `concept`, `f1`, `precision`, `recall` (second half), `f1_chosen` (first half), `threshold`,
-        `chance` (F1), and `density`, the share of the tokens it is active on. A feature that is never active in the
-        first half has no concept and an F1 of 0.
+        One row for each feature: `concept`, `f1`, `precision`, `recall` (second half), `f1_chosen` (first half),
+        `threshold`, `chance` (F1), and `density`, the share of the tokens it is active on. A feature that is never
+        active in the first half has no concept and an F1 of 0.
 
     Raises:
         ValueError: activations that are not `[n, d_in]` or not finite, labels of another number of tokens than x or

@@ -2,8 +2,9 @@
 
 A feature reads a direction e. If e points at random, its pre-activation has the mean <e, mean x> and a spread that is
 about |sigma| / sqrt(d_in) for every e, while <e, mean x> differs from feature to feature with the spread
-|mean x| / sqrt(d_in). Measured in spreads of its pre-activation, a feature's mean is thus gamma z, with gamma =
-|mean x| / |sigma| and z from a normal distribution. Of n tokens the strongest lies C spreads above the mean.
+|mean x| / sqrt(d_in). In units of the spread of its pre-activation, the mean of a feature's pre-activation is thus
+gamma z, with gamma = |mean x| / |sigma| and z from a normal distribution. The largest pre-activation among n tokens
+lies C spreads above that mean (for C see `expected_dead`).
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ def gamma(x: Float[Tensor, "n d_in"]) -> float:
 def expected_dead(gamma: float, d_sae: int, k: int | None = None, n: int = 100_000) -> float:
     """The share of features at random directions that none of n tokens activates.
 
-    With a ReLU that is Phi(-C / gamma): gamma z + C lies below 0. With TopK a feature must beat the k-th of d_sae,
-    whose z is t_k: Phi(t_k - C / gamma). C = Phi^-1(1 - 1 / n), t_k = Phi^-1(1 - k / d_sae), by arXiv 2605.31518.
+    With a ReLU this share is Phi(-C / gamma), the probability that gamma z + C lies below 0. With TopK a feature must
+    exceed the k-th largest of d_sae features, whose z is t_k, and the share is Phi(t_k - C / gamma). C = Phi^-1(1 - 1 /
+    n), t_k = Phi^-1(1 - k / d_sae), by arXiv 2605.31518.
 
     Args:
         gamma: of the activations; 0, where they are centred.

@@ -1,4 +1,4 @@
-"""Does a feature do what it detects? It is pushed while the model writes, and its concept counted in what it wrote."""
+"""Does a feature cause what it detects? Its direction is added while the model writes, and its concept is counted."""
 
 from __future__ import annotations
 
@@ -42,16 +42,17 @@ def steering(
 
     While the model goes on from each prompt, strength x (the residual stream's root mean square norm) x d_i / |d_i| is
     added to the residual stream at all positions (the norm being that of tokens that are not special). What it writes
-    is labelled (`aligned.language.labels.lexical_labels`), and the share of its characters that the feature's concept
-    holds of is compared with what the model writes from the same prompts, with the same random numbers, unsteered. p is
-    that of a one-sided permutation test over prompts, in which the two texts of a prompt change places.
+    is labelled (`aligned.language.labels.lexical_labels`), and the share of its characters for which the feature's
+    concept holds is compared with the same share in what the model writes without steering, from the same prompts and
+    with the same random numbers. p is that of a one-sided permutation test over prompts, which swaps the steered and
+    the unsteered text of a prompt.
 
     Args:
         sae: for raw activations.
         model: the language model.
         features: which to steer with.
-        concepts: what each detects (of `aligned.evals.concepts`); of `aligned.language.labels.LEXICAL`, since what is
-            written need not parse.
+        concepts: the concept that each feature detects (from `aligned.evals.concepts`). It must be one of
+            `aligned.language.labels.LEXICAL`, since the written text need not parse.
         prompts: token blocks, BOS first, all of one length.
         strength: how far to push, in norms of the residual stream.
         length: tokens to write.
@@ -59,9 +60,10 @@ def steering(
         seed: of what is written.
 
     Returns:
-        A row a feature: `feature`, `concept`, `unsteered` and `steered` (shares of characters), `p`, `success`
+        One row for each feature: `feature`, `concept`, `unsteered` and `steered` (shares of characters), `p`, `success`
         (p < 0.05), and `ce_unsteered`, `ce_steered`: the cross-entropy on the prompts, in nats per token, without the
-        push and with it: what it costs. (Not that of what is written, which falls when a model repeats itself.)
+        push and with it; the difference is what the push costs. (The cross-entropy of the written text is not used: it
+        falls when a model repeats itself.)
 
     Raises:
         ValueError: a concept that cannot be counted, a feature that the SAE does not have, other numbers of features
@@ -110,7 +112,7 @@ def steering(
 
 
 def best_features(table: pd.DataFrame, m: int) -> pd.DataFrame:
-    """The m features that detect a concept best which can be counted in any text.
+    """The m features that detect their concept best, among those whose concept can be counted in any text.
 
     Args:
         table: of `aligned.evals.concepts`. Features are ranked by `f1_chosen`, of the half of the text on which their
@@ -143,8 +145,8 @@ def success_rate(steered: pd.DataFrame) -> tuple[float, float, float]:
 
 
 def rises(differences: Float[np.ndarray, " n"], seed: int = 0) -> float:
-    """p of a one-sided permutation test that paired differences are above 0: over changes of their signs, 10,000 at
-    random or, where there are fewer, all.
+    """p of a one-sided permutation test that paired differences are above 0: the test changes their signs, in 10,000
+    random ways or, where there are fewer ways, in all of them.
 
     Raises:
         ValueError: fewer than 2 differences, or one that is not finite.

@@ -15,9 +15,9 @@ FEWEST = 8  # scores that a shape can be told from
 def modes(scores: Float[Tensor, " n"], seed: int = 0) -> dict[str, float]:
     """The shape of a distribution of alignment scores (arXiv 2605.18629, Figure 10).
 
-    Two tests, since each misses what the other sees: Hartigan's dip asks whether there are two peaks, whatever their
-    form; a mixture of two normal distributions against one, by the Bayesian information criterion, whether two groups
-    describe the scores better, peaks or not.
+    Two tests are made, since each misses what the other sees. Hartigan's dip test asks whether there are two peaks,
+    whatever their form. The Bayesian information criterion compares a mixture of two normal distributions with a single
+    one: it asks whether two groups describe the scores better, with or without two peaks.
 
     Args:
         scores: of all features (`aligned.alignment_score`).

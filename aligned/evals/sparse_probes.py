@@ -1,9 +1,9 @@
 """k-sparse probing: do a few features tell whether an attribute holds? (arXiv 2305.01610, as in SAEBench, 2503.09532.)
 
-SCR asks what happens where features are taken out, and its answer is noisy. This asks less, of the same texts: a
-logistic probe reads the k features whose mean codes differ most between the classes, and nothing else. A dictionary
-that has a feature for the attribute needs k = 1; a probe of all of the activations' dimensions says what there is to be
-found.
+SCR asks what happens where features are taken out, and its answer is noisy. Sparse probing asks a simpler question
+about the same texts: a logistic probe reads only the k features whose mean codes differ most between the classes. For a
+dictionary that has a feature for the attribute, k = 1 is enough. A probe that reads all dimensions of the activations
+shows how much there is to be found.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ KS = (1, 2, 5, 16)
 def probing(sae: SAE, train: Texts, test: Texts, ks: Sequence[int] = KS) -> pd.DataFrame:
     """The accuracy of probes of k features, for both attributes of some texts.
 
-    A text is its mean code, and classes are of one size: as many texts of each combination of the attributes are taken
-    as there are of the rarest (`Texts.balanced`), so that 0.5 is chance and neither attribute says anything of the
-    other. The features are chosen on the training texts, by |mean code where the attribute holds - mean code where
-    not|, and the probes, scikit-learn's logistic regression on standardised inputs, are trained on them.
+    Each text is represented by its mean code, and all classes have the same size: as many texts of each combination of
+    the attributes are taken as there are of the rarest (`Texts.balanced`), so that 0.5 is chance and neither attribute
+    says anything of the other. The features are chosen on the training texts, by |mean code where the attribute holds -
+    mean code where not|, and the probes, scikit-learn's logistic regression on standardised inputs, are trained on
+    them.
 
     Args:
         sae: for raw activations.
@@ -73,8 +74,8 @@ def _accuracy(
     test_x: Float[np.ndarray, "m d"],
     test_y: Bool[np.ndarray, " m"],
 ) -> float:
-    """Of a probe trained on the one and tested on the other. Standardised, for a penalty on the weights would else
-    favour the SAE with the larger codes."""
+    """The accuracy of a probe trained on x and y and tested on test_x and test_y. Inputs are standardised, because
+    otherwise a penalty on the weights would favour the SAE with the larger codes."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

@@ -76,13 +76,14 @@ class Texts:
 
     @property
     def balanced(self) -> Bool[Tensor, " texts"]:
-        """As many texts of each combination as there are of the rarest."""
+        """A mask that selects equally many texts of each of the four combinations: as many as the rarest one has."""
         return self._first(1, ((True, True), (True, False), (False, True), (False, False)))
 
     @property
     def coinciding(self) -> Bool[Tensor, " texts"]:
-        """Texts in which a and b both hold, and as many in which neither does: where there are enough of them twice as
-        many of each as in `balanced`, so that both sets are of one size."""
+        """A mask that selects texts in which both a and b hold, and equally many in which neither holds. Where there
+        are enough texts, it selects twice as many of each kind as `balanced` does, so that both sets have the same
+        size."""
         return self._first(2, ((True, True), (False, False)))
 
     def _first(self, times: int, quadrants: Sequence[tuple[bool, bool]]) -> Bool[Tensor, " texts"]:
@@ -174,8 +175,8 @@ def scr(sae: SAE, probes: Probes, train: Texts, test: Texts, ablated: Sequence[i
 
     The effect of feature i on attribute b is |mean f_i where b holds - mean f_i where not| |<w_b, d_i>|, f_i being
     means over a text's tokens and w_b the weights of b's probe. The n features with the largest are set to 0; the SAE's
-    error stays as it was. Since a mean of decoded codes is the decoded mean, the mean activation of a text then is
-    x - sum_i f_i d_i, the sum being over the n. With the biased probe's accuracies on a, over balanced test texts,
+    error stays as it was. Decoding is linear, so the mean activation of a text, x, then becomes x - sum_i f_i d_i,
+    where the sum is over these n features. With the biased probe's accuracies on a, over balanced test texts,
 
         SCR = (acc ablated - acc biased) / (acc of a's own probe - acc biased).
 
@@ -188,9 +189,9 @@ def scr(sae: SAE, probes: Probes, train: Texts, test: Texts, ablated: Sequence[i
 
     Returns:
         Rows of `removed` (`b`: a is measured, SAEBench's direction 1; `a`: b is measured, direction 2), `n`, `scr`, the
-        accuracies `clean`, `biased` and `ablated`, and `harder`, whether the biased probe is worse in this direction
-        than in the other, which is the one that SAEBench publishes. As there, `scr` is 0 where less than 0.001 is to be
-        gained.
+        accuracies `clean`, `biased` and `ablated`, and `harder`: True in the direction in which the biased probe is
+        worse, which is the direction that SAEBench publishes. As in SAEBench, `scr` is 0 where less than 0.001 of
+        accuracy can be gained.
 
     Raises:
         ValueError: activations or probes of another width than the SAE's; a value of n under 1 or over d_sae.
@@ -231,7 +232,7 @@ def intervals_over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """SCR of one kind of SAE, with intervals.
 
     Args:
-        tables: from `scr`, one an SAE: several pairs of attributes may stand in one, below one another.
+        tables: from `scr`, one table for each SAE. A table may hold several pairs of attributes, one below the other.
 
     Returns:
         Rows of `direction` (`b`, `a`: which attribute was removed; `harder`: SAEBench's published choice; `both`) and

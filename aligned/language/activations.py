@@ -240,8 +240,9 @@ def collect(
 
 
 def asked_of(model: str, source: str, split: text.Split, tokens: int, context: int) -> dict[str, Any]:
-    """What a pool's facts say of what it was asked for, as far as that is known without the language model. Local files
-    are known by their place and by what they hold; the embedded model, which comes with this code, by its name."""
+    """The part of a pool's facts that says what was asked for, as far as it is known without the language model. Local
+    files are identified by their path and their content; the embedded model, which comes with this code, by its
+    name."""
     texts, folder = contents.local_text(source), contents.local_model(model)
     asked: dict[str, Any] = {
         "model": model, "text": source if texts is None else str(texts), "split": split, "tokens": tokens,
@@ -258,8 +259,8 @@ def asked_of(model: str, source: str, split: text.Split, tokens: int, context: i
 
 
 def _whole(folder: Path, name: Mapping[str, Any] = MappingProxyType({})) -> bool:
-    """Whether a pool, the one of this name, is there as it was written. Its file is read for that once a process; pools
-    that were made before sums were kept are compared by size alone."""
+    """Whether the pool of this name exists and is as it was written. To check this, its file is read once in each
+    process; pools made before checksums were kept are checked by size alone."""
     try:
         facts, file = json.loads((folder / "pool.json").read_text()), folder / "activations.bf16"
         n, d_in = facts["shape"]
@@ -305,8 +306,8 @@ def _collect(
     size = n * model.d_in * 2
     if size > _DISK_SHARE * free or size + spare > free:
         print(
-            f"no pool: {size / 1e6:,.1f} MB of activations do not fit in {folder.parent} ({free / 1e6:,.1f} MB free), so "
-            f"{model.name} reads the text anew for every SAE, which takes longer; ALIGNED_STORE names another place",
+            f"no pool: {size / 1e6:,.1f} MB of activations do not fit in {folder.parent} ({free / 1e6:,.1f} MB free), "
+            f"so {model.name} reads the text anew for every SAE, which takes longer; ALIGNED_STORE names another place",
             flush=True,
         )
         return Stream(model, layer, blocks, min(n, _WINDOW), facts=name)
@@ -314,7 +315,7 @@ def _collect(
 
 
 def _half(folder: Path) -> Path:
-    """Where a pool is made. What a process that was killed has left there, the next one goes on with."""
+    """The folder in which a pool is made. If a process is killed, the next one continues from what it left there."""
     return folder.with_name(f".{folder.name}.half")
 
 
@@ -375,8 +376,8 @@ def _write_pool(
 
 
 def _made_so_far(beside: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """What stands in a half-made pool of these facts: tokens, blocks read, and the running sums. Of another one, or of
-    none, nothing does, and it is begun."""
+    """The progress of a half-made pool with these facts: tokens, blocks read, and the running sums. If there is none,
+    or it has other facts, a new one is begun, and all of these are 0."""
     try:
         done = json.loads((beside / "half.json").read_text())
         n, d_in = facts["shape"]

@@ -1,4 +1,4 @@
-"""What a local text or a local model holds, so that one which changed under its name is not taken for what it was.
+"""Digests of what a local text or a local model contains, so that one that has changed under the same name is noticed.
 
 A digest stands for the bytes of the files. It is kept in the store beside the files' sizes and times of change, and
 while these are the same no file is read again.
@@ -30,7 +30,8 @@ def local_text(source: str) -> Path | None:
 
 
 def local_model(name: str) -> Path | None:
-    """The folder of a model that is one; none of those that come as wheels, whose file is pinned, or from the hub."""
+    """The folder of a model that is a local folder; None for models that come as wheels (their files are pinned) or
+    from the hub."""
     of, *_ = named(name)
     if of in wheels.MODELS:
         return None

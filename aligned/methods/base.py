@@ -1,4 +1,4 @@
-"""What a method says of itself, and what holds where it says nothing: a ReLU SAE without a penalty."""
+"""What a method defines, and the defaults for what it leaves out, which are those of a ReLU SAE without a penalty."""
 
 from __future__ import annotations
 

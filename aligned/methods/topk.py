@@ -2,8 +2,8 @@
 
 f = topk(relu((x - b_dec) W_enc + b_enc))
 
-Here stands the equation. Training takes the same choice from `aligned.training.sparse`, which is faster; a test holds
-the two together.
+This file follows the equation. Training uses `aligned.training.sparse`, which makes the same choice faster; a test
+checks that both agree.
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 
 A finished run's folder `<store>/<readable name>-<hash of the spec>/` holds `spec.json`, `cfg.json` and
 `sae_weights.safetensors` (SAELens's format, for raw activations), `log.csv`, `provenance.json` and `metrics.json`.
-It is made beside and moved into place, so that a folder that is there is whole; its checksums stand in
-`provenance.json`, and a folder that does not match them is set aside, never deleted, and trained again.
+The folder is made elsewhere and moved into place when it is complete, so a folder that exists is complete. Its
+checksums are in `provenance.json`. A folder that does not match them is set aside, never deleted, and the run is
+trained again.
 
-Any number of processes may share a store: a spec is trained under a lock, which the system takes from an owner that
-dies, and its checkpoint lets the next one go on.
+Any number of processes may share a store: a spec is trained under a lock. If the process that holds it dies, the
+operating system releases the lock, and the next process goes on from the checkpoint.
 
     aligned runs list | show NAME... | verify [NAME]... | remove NAME...
 """
@@ -169,14 +170,15 @@ def _check_pool(spec: RunSpec, pool: Raw) -> None:
 
 
 def takes(specs: Sequence[RunSpec], d_in: int, at_once: int = 1) -> int:
-    """Bytes of the disk that runs take: the weights of each, and of those that train at once two checkpoints of the
-    weights with Adam's two moments, for the old one stands until the new one is whole."""
+    """Bytes of disk space that runs need: the weights of each run and, for those that train at the same time, two
+    checkpoints, each with the weights and Adam's two moments (the old checkpoint is kept until the new one is
+    complete)."""
     weights = sorted((4 * (2 * d_in * spec.d_sae + spec.d_sae + d_in) for spec in specs), reverse=True)
     return sum(weights) + 6 * sum(weights[:at_once])
 
 
 def check_room(specs: Sequence[RunSpec], d_in: int, at_once: int = 1) -> int:
-    """Raise an `OSError` that names the remedy, where the disk has no room for what these runs take; return that."""
+    """Return the bytes of disk that these runs need. Raise an `OSError` that names the remedy if there is no room."""
     needed = takes(specs, d_in, at_once)
     kept = sum(f.stat().st_size for spec in specs for f in (store() / "training" / spec.name).glob("*.safetensors"))
     if (free := shutil.disk_usage(store()).free) + kept < needed:
@@ -214,13 +216,13 @@ def finished(spec: RunSpec, set_aside: bool = False) -> Run | None:
 
 
 def _contents(spec: RunSpec) -> dict[str, str]:
-    """What the local files hold that a run is made from; nothing of what is not local."""
+    """Digests of the local model and text that a run is made from; empty strings for what is not local."""
     return {"model": contents.of_model(spec.model), "text": contents.of_text(spec.text)}
 
 
 def _changed(spec: RunSpec, folder: Path) -> str:
-    """The model or text of a run that is not what it was; the empty string, where there is none. Of runs that were made
-    before contents were kept, and of files that are gone, nothing is known."""
+    """Names the model or the text of a run if its content has changed since; an empty string if neither has. For runs
+    made before contents were recorded, and for files that are gone, a change can't be known."""
     then, now = _json(folder / "provenance.json").get("contents"), _contents(spec)
     if not isinstance(then, dict):
         return ""

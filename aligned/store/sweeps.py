@@ -46,10 +46,10 @@ class SweepError(RuntimeError):
 def sweep(specs: Sequence[RunSpec], engine: Engine | None = None, workers: int | None = None) -> list[Run]:
     """The runs of many specs; those that are not in the store are trained.
 
-    What is there, what is missing and an estimate of the time are printed first, and what would fail after long work
-    (a model, a layer, a text) fails then. Those with a model, layer and text in common share one pool of activations,
-    which is made before anything is handed out: the language model runs once. Any number of sweeps may share a store:
-    what another process trains is waited for, last.
+    First, it prints which runs exist, which are missing, and an estimate of the time. Errors that would otherwise come
+    after long work (in a model, a layer or a text) are raised at this point. Runs with the same model, layer and text
+    share one pool of activations, which is made before any run is given to a worker, so the language model runs once.
+    Any number of sweeps may share a store: runs that another process is training are left to the end and waited for.
 
     Args:
         specs: what to train, in the order in which runs are returned.
@@ -125,8 +125,9 @@ def _connected(engine: Engine | None) -> AbstractContextManager[object]:
 
 
 def _start_ray() -> None:
-    """Connect to the cluster that `RAY_ADDRESS` names. Without one start Ray for this process alone: it listens on the
-    loopback, and in a folder that no other user can enter, for every user may write to what Ray makes in it."""
+    """Connect to the cluster that `RAY_ADDRESS` names. Without one start Ray for this process alone: it then listens on
+    the loopback address, and its files are in a folder that no other user can enter, because every user may write to
+    the files that Ray makes."""
     import ray
     from ray._private import ray_constants
 
@@ -157,8 +158,8 @@ def _workers(engine: Engine, asked: int | None) -> int:
 
 
 def _pace(engine: Engine | None, workers: int | None) -> float:
-    """How much longer a run takes there, one after the other, than here: loky's workers share what this process has,
-    those of a cluster have a GPU each, or a core."""
+    """The time that runs take on the engine, divided by their time in this process, one after the other. loky's workers
+    share what this process has; each worker of a cluster has a GPU, or a core, of its own."""
     if engine in (None, "loky"):
         return 1.0
     return (1 if torch.cuda.is_available() else _CORES) / _workers(engine, workers)
@@ -228,7 +229,7 @@ def _nodes() -> int:
 
 
 def _settle(nodes: int) -> None:
-    """Give Ray the time it may need to see that a node is gone; a worker that is placed there would be waited for."""
+    """Give Ray time to notice that a node is gone; else it may place a worker on that node and wait for it."""
     end = time.monotonic() + RAY_NOTICES
     while _nodes() == nodes and time.monotonic() < end:
         time.sleep(0.5)

@@ -100,8 +100,9 @@ class Trainer(Training):
         return {"loss": found.loss, "l0": found.l0, "fvu": found.error / variance}
 
     def _many_active(self) -> bool:
-        """Whether so many features are active that dense products are faster. A GPU has those to spare, and would have
-        to be waited for to know; on a CPU the powers of p-annealing are too dear for them."""
+        """Whether so many features are active that dense products are faster. On a GPU this is not measured: dense
+        products are cheap there, and measuring would mean waiting for the GPU. On a CPU, p-annealing with a p under 1
+        is not done densely, because the powers of all entries cost too much."""
         if self.method.counts or self.pre.is_cuda:
             return not self.method.counts
         return self.penalty.exponent(self.step) == 1 and (self.pre[:LOOK] > 0).float().mean().item() > DENSE
@@ -180,8 +181,9 @@ class Trainer(Training):
         found.b_enc += where.total(g_pre)
 
     def _pull_back(self, found: Gradients) -> Float[Tensor, ""]:
-        """Set the gradients of the free parameter and the decoder from those by the encoder rows and the decoder, what
-        lies along a decoder row removed. Returns their squared norm."""
+        """Set the gradients of the free parameter and the decoder, computed from those with respect to the encoder rows
+        and the decoder. The part of the decoder's gradient that lies along its own row is removed. Returns their
+        squared norm."""
         sae = self.sae
         if sae.constraint in FOLDED:
             sae.free.grad, sae.W_dec.grad = found.e, found.d
@@ -206,7 +208,8 @@ class Trainer(Training):
 
     @torch.no_grad()
     def _write_encoder(self, normalise: bool) -> None:
-        """e for the next step's product; before that, if asked, decoder rows to norm 1, and what `post_step` does."""
+        """Write e for the next step's product. If `normalise`, first scale the decoder rows to norm 1, and do the
+        projection of `post_step`."""
         sae = self.sae
         self.encoder[:, sae.d_in] = sae.b_enc
         if sae.constraint in ("none", "projected"):

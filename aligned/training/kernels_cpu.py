@@ -1,8 +1,8 @@
 """The step's inner loops on a CPU, compiled by Numba: one pass over memory where single operations would take ten.
 
-A row of a weight matrix stays in the nearest cache while all that is to be done with it is done. Every row is one
-thread's, so results do not depend on the number of threads. `aligned/training/kernels_cuda.py` holds the same functions
-for a GPU; `tests/training/test_kernels.py` compares both with plain dense ones.
+All work on a row of a weight matrix is done while the row is in the nearest cache. Each row is handled by one thread,
+so results do not depend on the number of threads. `aligned/training/kernels_cuda.py` holds the same functions for a
+GPU; `tests/training/test_kernels.py` compares both with plain dense ones.
 """
 
 from __future__ import annotations
@@ -259,7 +259,8 @@ def _pull_back(by_e, by_d, free, decoder, aligned, squares):  # type: ignore[no-
 
 
 def pull_back(g_e: Tensor, g_d: Tensor, v: Tensor, d: Tensor, aligned: bool) -> Tensor:
-    """Gradients by e and d, turned in place into those by v and d, what lies along d removed.
+    """Turn gradients with respect to e and d, in place, into those with respect to v and d, and remove from the latter
+    what lies along d.
 
     Args:
         g_e, g_d, v, d: `[d_sae, d_in]`.
@@ -299,7 +300,8 @@ def _encoder(free, decoder, aligned, normalise, bits, half):  # type: ignore[no-
 
 
 def encoder(v: Tensor, d: Tensor, aligned: bool, normalise: bool, out: Tensor) -> None:
-    """The first columns of `out` = e, in its precision; `normalise`: before that the rows of d to norm 1, in place."""
+    """Write e to the first columns of `out`, in its precision; if `normalise`, first scale the rows of d to norm 1, in
+    place."""
     half = out.dtype == torch.bfloat16
     bits = out.view(torch.uint16 if half else torch.uint32).numpy()
     _encoder(v.detach().numpy(), d.detach().numpy(), aligned, normalise, bits, half)

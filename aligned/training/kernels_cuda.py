@@ -25,8 +25,8 @@ def topk(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def above(pre: Tensor, largest: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The largest entries of all, row by row, what is negative as 0: values, places, and where each row starts,
-    `[batch + 1]`."""
+    """The `largest` greatest entries of the whole matrix, row by row, with negative ones set to 0: values, places, and
+    where each row starts, `[batch + 1]`."""
     batch, d_sae = pre.shape
     top = pre.flatten().topk(largest, sorted=False)
     places, order = top.indices.sort()
@@ -99,7 +99,8 @@ def _pull_back(g_e, g_d, v, d, squares, d_in, ALIGNED: tl.constexpr, BLOCK: tl.c
 
 
 def pull_back(g_e: Tensor, g_d: Tensor, v: Tensor, d: Tensor, aligned: bool) -> Tensor:
-    """Gradients by e and d, turned in place into those by v and d, what lies along d removed.
+    """Turn gradients with respect to e and d, in place, into those with respect to v and d, and remove from the latter
+    what lies along d.
 
     Args:
         g_e, g_d, v, d: `[d_sae, d_in]`.
@@ -129,7 +130,8 @@ def _encoder(v, d, out, d_in, width, ALIGNED: tl.constexpr, NORMALISE: tl.conste
 
 
 def encoder(v: Tensor, d: Tensor, aligned: bool, normalise: bool, out: Tensor) -> None:
-    """The first columns of `out` = e, in its precision; `normalise`: before that the rows of d to norm 1, in place."""
+    """Write e to the first columns of `out`, in its precision; if `normalise`, first scale the rows of d to norm 1, in
+    place."""
     n, d_in = d.shape
     _encoder[(n,)](v, d, out, d_in, out.shape[1], ALIGNED=aligned, NORMALISE=normalise, BLOCK=_block(d_in))
 

@@ -35,9 +35,9 @@ def train(
     """Train an SAE to the end, from the checkpoint in `folder` if there is one.
 
     The batch of a step is a function of the seed and the step alone, so a run that is stopped, or killed, and started
-    again ends with the same bits. A checkpoint that is damaged, another spec's or of training on other activations is
-    set aside, named in a warning, and training starts over. One in another precision is work that would be lost: it is
-    refused and kept.
+    again ends with the same bits. A checkpoint that is damaged, belongs to another spec, or comes from training on
+    other activations is set aside, a warning names it, and training starts over. A checkpoint in another precision
+    raises an error and is kept, because its work would be lost otherwise.
 
     Args:
         spec: what to train.
