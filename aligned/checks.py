@@ -20,8 +20,8 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 def said(value: object) -> str:
-    """A value as Python writes it, cut where it is long."""
-    return _SHORT.repr(value)
+    """A value as Python writes it, in one line, cut where it is long."""
+    return " ".join(_SHORT.repr(value).split())
 
 
 def whole(name: str, value: Any, least: int = 0, most: int = WHOLE) -> int:
@@ -91,6 +91,12 @@ def unknown(given: Iterable[str], allowed: Iterable[str]) -> str:
     allowed = list(allowed)
     near = {of: get_close_matches(of, allowed, 1) for of in given if of not in allowed}
     return ", ".join(f"{of}{f' (meant is perhaps {close[0]})' if close else ''}" for of, close in near.items())
+
+
+def tensors(**given: Any) -> None:
+    """Raise a `TypeError` that names what is no torch tensor."""
+    if wrong := [f"{name} is of type {type(of).__name__}" for name, of in given.items() if not isinstance(of, Tensor)]:
+        raise TypeError(f"{', '.join(wrong)}; a torch tensor is needed")
 
 
 def finite(tensors: Mapping[str, Tensor], do: str) -> None:

@@ -30,7 +30,7 @@ from aligned.evals.attributes import pairs
 from aligned.evals.codes import by_feature, codes
 from aligned.evals.contexts import pages
 from aligned.evals.cross_entropy import recoveries
-from aligned.evals.intervals import interval, interval_of_pairs
+from aligned.evals.intervals import interval, interval_of_pairs, interval_of_shares
 from aligned.evals.matching import convergence, match, over_seeds
 from aligned.evals.pushes import best_features, rises, steering, success_rate
 from aligned.evals.scores import histogram
@@ -109,7 +109,17 @@ MEASURES: dict[str, Case] = {
     "codes, a mask for features": (lambda: codes(sae(), X, MASK), ValueError, "no feature True, False"),
     "by_feature, nothing": (lambda: [*by_feature(sae(), X[:0])], ValueError, r"shape \(0, 8\)"),
     "concepts, seed -1": (lambda: concepts(seed=-1), ValueError, "seed is -1"),
-    "concepts, one name": (lambda: concepts(names="odd"), TypeError, r"give a list of names, such as \('odd',\)"),
+    "concepts, one name": (lambda: concepts(names="odd"), TypeError, "names is 'odd'; give a list of names"),
+    "concepts, no names": (lambda: concepts(names=None), TypeError, "names is None; give a list"),
+    "pages, no activations": (
+        lambda: pages(sae(), [0], MASK, None, None, ["x"]),  # type: ignore[arg-type]
+        TypeError, "x is of type NoneType, keep is of type NoneType; a torch tensor",
+    ),
+    "modes of None": (lambda: evals.modes(None), TypeError, "scores are None; they are numbers"),  # type: ignore[arg-type]
+    "probes of None": (lambda: train_probes(FOUR, None), TypeError, "Texts are needed, and not NoneType"),  # type: ignore[arg-type]
+    "probing of None": (lambda: evals.probing(sae(), None, FOUR, [1]), TypeError, "Texts are needed"),  # type: ignore[arg-type]
+    "shares over 1": (lambda: interval_of_shares(np.array([0.5, 2.0])), ValueError, "1 of these values are no shares"),
+    "interval of one number": (lambda: interval(np.array(3.0)), ValueError, "one number a seed"),
     "concepts of None": (lambda: concepts(of=None), TypeError, "an aligned.SAE is measured"),
     "stability, NaN weights": (lambda: evals.stability(sae(NAN), sae()), ValueError, "W_dec.* not finite"),
     "stability, a row of 0": (lambda: evals.stability(sae(0.0), sae()), ValueError, "W_enc .* not finite"),
@@ -172,6 +182,7 @@ SPECS: dict[str, Case] = {
     "spec, no text": (lambda: RunSpec(text=""), ValueError, "text is ''; it is a name"),
     "spec, seed 2^64": (lambda: RunSpec(seed=2**64), ValueError, r"from 0 to 2\^63 - 1"),
     "spec, seed of text": (lambda: RunSpec(seed="0"), TypeError, "seed is '0'; it is a whole number"),  # type: ignore[arg-type]
+    "spec, seed of many numbers": (lambda: RunSpec(seed=torch.eye(9)), TypeError, "seed is tensor"),  # type: ignore[arg-type]
     "spec, d_sae 10^12": (lambda: RunSpec(d_sae=10**12), ValueError, "from 1 to 134,217,728"),
     "spec, batch 10^12": (lambda: RunSpec(batch=10**12, tokens=10**12), ValueError, "batch is"),
     "spec, tokens 10^400": (lambda: RunSpec(tokens=10**400), ValueError, r"tokens is 10+\.\.\.0+; it is"),
@@ -367,8 +378,9 @@ CALLS = SPECS | SAES | MEASURES | TABLES
 @pytest.mark.parametrize("case", CALLS)
 def test_calls(case: str) -> None:
     do, error, says = CALLS[case]
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=says) as found:
         do()
+    assert "\n" not in str(found.value)
 
 
 @pytest.mark.parametrize(

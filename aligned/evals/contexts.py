@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from aligned.alignment import alignment_score
-from aligned.checks import whole
+from aligned.checks import tensors, whole
 from aligned.evals.codes import by_feature
 from aligned.evals.fits import check_features, check_sae
 from aligned.sae import SAE
@@ -123,6 +123,7 @@ def pages(
             tokens, or no context asked for.
     """
     check_sae(sae)
+    tensors(tokens=tokens, x=x, keep=keep)
     if x.shape != (*tokens.shape, sae.d_in) or keep.shape != tokens.shape:
         raise ValueError(
             f"tokens {tuple(tokens.shape)}, x {tuple(x.shape)} and keep {tuple(keep.shape)} are not of one set of "

@@ -8,6 +8,8 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float
 
+from aligned.checks import number, said
+
 LEVEL = 0.95
 
 
@@ -34,11 +36,12 @@ def interval(values: Float[np.ndarray, " seeds"], level: float = LEVEL) -> Inter
         ValueError: fewer than two seeds, from which no interval follows; a value that is not finite; a level that does
             not lie between 0 and 1.
     """
-    values, n = np.asarray(values), len(values)
+    values = np.asarray(values)
     if values.ndim != 1 or values.dtype.kind not in "biuf":
         raise ValueError(f"one number a seed is needed, and these are {values.dtype} of the shape {values.shape}")
-    if not 0 < level < 1:
+    if not 0 < number("level", level) < 1:
         raise ValueError(f"level is {level}; it lies between 0 and 1, such as {LEVEL}")
+    n = len(values)
     if n < 2:
         raise ValueError(f"an interval over seeds needs at least 2 of them, and there is {n}")
     if not np.isfinite(values).all():
@@ -86,8 +89,10 @@ def interval_of_shares(values: Float[np.ndarray, " seeds"], level: float = LEVEL
     tenth as often. This covers a spread between seeds as large as the mean.
 
     Raises:
-        ValueError: as `interval`.
+        ValueError: as `interval`; a value that is no share, from 0 to 1.
     """
+    if beyond := [value for value in np.ravel(values) if not -1e-9 <= value <= 1 + 1e-9]:
+        raise ValueError(f"{len(beyond)} of these values are no shares, from 0 to 1, such as {said(beyond[0])}")
     found, upper = interval(values, level), interval(values, 1 - (1 - level) / 10)
     return Interval(found.mean, max(found.low, 0.0), min(upper.high, 1.0), found.seeds)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ from jaxtyping import Float, Int, UInt64
 from numba import njit, prange
 from torch import Tensor
 
-from aligned.checks import whole
+from aligned.checks import said, whole
 from aligned.evals.codes import by_feature
 from aligned.evals.fits import check_activations
 from aligned.sae import SAE
@@ -51,9 +52,9 @@ def concepts(
 
     check_activations(sae, x)
     seed = whole("seed", seed)
+    _check_labels(labels, names)
     if len(labels) != len(x):
         raise ValueError(f"there are labels for {len(labels)} tokens, and activations of {len(x)}")
-    _check_labels(labels, names)
     half = len(x) // 2
     counts = _counts(labels, half, names)
     if (absent := counts.min(0) == 0).any():
@@ -86,10 +87,10 @@ def concepts(
 
 
 def _check_labels(labels: UInt64[np.ndarray, " n"], names: tuple[str, ...]) -> None:
-    if not isinstance(labels, np.ndarray) or labels.dtype != np.uint64:
+    if not isinstance(labels, np.ndarray) or labels.dtype != np.uint64 or labels.ndim != 1:
         raise TypeError("labels are a NumPy array of uint64, bit i for concept i, as `HeldOut.labels` are")
-    if isinstance(names, str):
-        raise TypeError(f"names is {names!r}; give a list of names, such as ({names!r},)")
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise TypeError(f"names is {said(names)}; give a list of names, such as ('comment',)")
     if not 1 <= len(names) <= 64:
         raise ValueError(f"there are {len(names)} concepts; a label has room for 1 to 64")
     if highest := int(np.bitwise_or.reduce(labels)) >> len(names):

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from aligned.checks import whole
+from aligned.checks import said, whole
 
 FEWEST = 8  # scores that a shape can be told from
 
@@ -81,7 +81,10 @@ def histogram(scores: Float[Tensor, " n"], bins: int, low: float, high: float) -
 
 def _checked(scores: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """One number a feature, finite; of NumPy's or torch's."""
-    scores = torch.as_tensor(scores).detach()
+    try:
+        scores = torch.as_tensor(scores).detach()
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(f"scores are {said(scores)}; they are numbers, one a feature") from error
     if scores.ndim != 1 or not len(scores):
         raise ValueError(f"these scores have the shape {tuple(scores.shape)}; one a feature is needed, [n]")
     if lost := int((~scores.isfinite()).sum()):

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from aligned.evals.fits import check_counts, check_sae
-from aligned.evals.spurious import Texts, mean_codes
+from aligned.evals.spurious import Texts, check_texts, mean_codes
 from aligned.sae import SAE
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def probing(sae: SAE, train: Texts, test: Texts, ks: Sequence[int] = KS) -> pd.D
 
     check_sae(sae)
     ks = check_counts("ks", ks, sae)
+    check_texts(train, test)
     learn, even = train.balanced, test.balanced
     f_train, f_test = mean_codes(sae, train, learn), mean_codes(sae, test, even)
     x_train, x_test = train.mean[learn].numpy(), test.mean[even].numpy()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -120,6 +120,12 @@ class Probes:
     biased: Probe
 
 
+def check_texts(*given: Any) -> None:
+    """Raise a `TypeError` for what is no `Texts`."""
+    if wrong := [type(texts).__name__ for texts in given if not isinstance(texts, Texts)]:
+        raise TypeError(f"Texts are needed, and not {', '.join(wrong)}; `aligned.evals.attributes.pairs` makes them")
+
+
 def train_probes(train: Texts, validation: Texts, seed: int = 0) -> Probes:
     """The three probes. The epoch of each is the one that is best on `validation`.
 
@@ -129,6 +135,7 @@ def train_probes(train: Texts, validation: Texts, seed: int = 0) -> Probes:
         ValueError: texts that lack a combination of the attributes, or of two widths; a seed that torch does not take.
     """
     seed = whole("seed", seed)
+    check_texts(train, validation)
     if train.x.shape[2] != validation.x.shape[2]:
         raise ValueError(f"these texts have activations of widths {train.x.shape[2]} and {validation.x.shape[2]}")
     sets = []
@@ -200,6 +207,7 @@ def scr(sae: SAE, probes: Probes, train: Texts, test: Texts, ablated: Sequence[i
 
     check_sae(sae)
     ablated = check_counts("ablated", ablated, sae)
+    check_texts(train, test)
     if not isinstance(probes, Probes):
         raise TypeError(f"probes is of type {type(probes).__name__}; `train_probes` makes them")
     if len(probes.b.weight) != sae.d_in:
