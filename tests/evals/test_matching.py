@@ -46,6 +46,7 @@ def test_the_matching_is_the_best_of_all() -> None:
     turned = match(b, a)
     assert turned.cosine.sum().item() == pytest.approx(best.item(), abs=1e-5)
     assert sorted(turned.of.tolist()) == [-1, 0, 1, 2, 3, 4, 5]
+    assert turned.mean == pytest.approx(best.item() / 6, abs=1e-5)  # over the pairs
 
 
 def test_a_planted_permutation_is_recovered() -> None:
@@ -64,6 +65,42 @@ def test_features_whose_encoders_disagree_are_not_shared() -> None:
         b.free[:50] = rows(50, 32, 5)
     assert stability(a, b)["shared"] == pytest.approx(0.75, abs=0.01)
     assert stability(a, b)["pw_mcc"] == pytest.approx(1, abs=1e-5)
+
+
+def written(sae: SAE, decoder: list[list[float]], encoder: list[list[float]]) -> SAE:
+    with torch.no_grad():
+        sae.W_dec.copy_(torch.tensor(decoder)), sae.free.copy_(torch.tensor(encoder))
+    return sae
+
+
+def test_a_feature_is_shared_where_decoder_and_encoder_match_the_same_one_closely() -> None:
+    """Of five features the first is the same; then one's encoder is too far off, one's decoder, and two have swapped
+    their encoders."""
+    e = torch.eye(8).tolist()
+    near, far = [[0.0] * 8 for _ in range(2)], [[0.0] * 8 for _ in range(2)]
+    for i in (0, 1):
+        near[i][i + 1], near[i][i + 5], far[i][i + 1], far[i][i + 5] = 0.8, 0.6, 0.6, 0.8  # cosines 0.8 and 0.6
+    a = written(SAE(8, 5, "relu", 0.0, "none"), e[:5], e[:5])
+    b = written(
+        SAE(8, 5, "relu", 0.0, "none"), [e[0], near[0], far[1], e[3], e[4]], [e[0], far[0], near[1], e[4], e[3]]
+    )
+    found = stability(a, b)
+    assert found["shared"] == pytest.approx(1 / 5)
+    assert found["pw_mcc"] == pytest.approx((3 + 0.8 + 0.6) / 5)
+
+
+def test_mmcs_is_of_both_directions() -> None:
+    a = written(SAE(3, 2, "relu", 0.0, "none"), [[1, 0, 0], [0, 1, 0]], [[1, 0, 0], [0, 1, 0]])
+    b = written(SAE(3, 2, "relu", 0.0, "none"), [[1, 0, 0], [0.6, 0, 0.8]], [[1, 0, 0], [0, 1, 0]])
+    assert max_cosine(a.W_dec, b.W_dec).tolist() == pytest.approx([1, 0])
+    assert max_cosine(b.W_dec, a.W_dec).tolist() == pytest.approx([1, 0.6])
+    assert stability(a, b)["mmcs"] == stability(b, a)["mmcs"] == pytest.approx((0.5 + 0.8) / 2)
+
+
+def test_stability_gives_the_bound_of_its_decoder_matching(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "match", lambda a, b, exact=40, candidates=5: match(a, b, exact, candidates))
+    a, b = SAE(32, 200, constraint="none", seed=0), SAE(32, 200, constraint="none", seed=1)
+    assert stability(a, b)["bound"] == match(a.W_dec, b.W_dec, 40, 5).bound > 0
 
 
 def test_unrelated_dictionaries_share_nothing() -> None:
@@ -153,7 +190,17 @@ def test_what_cannot_be_compared_is_refused() -> None:
         stability(one, two, (torch.ones(20, dtype=torch.long),) * 2)
     with pytest.raises(ValueError, match="no alive feature"):
         stability(one, two, (torch.zeros(20, dtype=torch.bool), torch.ones(20, dtype=torch.bool)))
-    assert len(over_seeds([one, two, three])) == 3
+    with pytest.raises(ValueError, match="alive has 2 masks, and there are 3 SAEs"):
+        over_seeds([one, two, three], [torch.ones(20, dtype=torch.bool)] * 2)
+
+
+def test_over_seeds_every_pair_is_compared_over_its_own_alive_features() -> None:
+    saes = [SAE(16, 20, sparsity=2, seed=seed) for seed in range(3)]
+    alive = [torch.arange(20) < count for count in (5, 10, 15)]
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    assert over_seeds(saes) == [stability(saes[i], saes[j]) for i, j in pairs]
+    assert over_seeds(saes, alive) == [stability(saes[i], saes[j], (alive[i], alive[j])) for i, j in pairs]
+    assert [found["features"] for found in over_seeds(saes, alive)] == [7.5, 10, 12.5]
 
 
 def test_convergence_is_seen_where_two_trainings_meet_and_not_where_they_stay() -> None:

@@ -191,11 +191,24 @@ def test_chance_is_the_detection_of_the_labels_where_they_were_moved_to() -> Non
     words = np.zeros(4000, np.uint64)
     words[:2000] = 1  # all in the first half, but for one
     words[-1] = 1
-    x = torch.ones(4000, 2) + 0.01 * torch.rand(4000, 2, generator=torch.Generator().manual_seed(0))
-    chance = concepts(sae.requires_grad_(False), x, words, ("c",), seed=0).chance[0]
+    table = concepts(sae.requires_grad_(False), torch.ones(4000, 2), words, ("c",), seed=0)
     shift = 2000 + np.random.default_rng(0).integers(-500, 501)
-    moved = np.roll(words, shift)[2000:].sum()
-    assert chance <= 2 * moved / (moved + 2000)  # the most that a feature which is active everywhere can have
+    moved = int(np.roll(words, shift)[2000:].sum())
+    assert moved > 1000
+    assert table.chance[0] == pytest.approx(2 * moved / (moved + 2000))  # of a feature that is active everywhere
+    assert table.f1[0] == pytest.approx(2 / 2001)
+
+
+def test_the_threshold_of_one_half_is_scored_on_the_other() -> None:
+    """Worked out by hand: over 1.5 the concept holds in the first half; in the second three tokens are over it, and one
+    of the concept's two."""
+    sae = SAE(1, 1, "relu", 0.0, "none").requires_grad_(False)
+    sae.free.fill_(1), sae.W_dec.fill_(1)
+    x = torch.tensor([3, 2, 1, 0, 3, 1.4, 1.6, 1.7])[:, None]
+    (row,) = concepts(sae, x, np.array([1, 1, 0, 0] * 2, np.uint64), ("c",)).itertuples()
+    assert (row.concept, row.threshold, row.f1_chosen) == ("c", 1.5, 1)
+    assert (row.f1, row.precision, row.recall) == pytest.approx((2 / 5, 1 / 3, 1 / 2))
+    assert row.density == 7 / 8
 
 
 def test_a_concept_that_one_half_does_not_have_is_left_out(planted: tuple[SAE, torch.Tensor, np.ndarray]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -17,13 +19,21 @@ def normal(n: int, mean: float, spread: float, seed: int) -> torch.Tensor:
 def test_two_peaks_are_told_from_one() -> None:
     two = modes(torch.cat([normal(1500, 0.95, 0.05, 0), normal(500, 0.15, 0.05, 1)]))
     assert two["dip_p"] < 0.001
-    assert two["bic_gain"] > 0.5
+    assert 0.05 < two["dip"] <= 0.125  # half of the smaller group's share, were each group a point
+    variance = 0.8**2 * 0.25 * 0.75 + 0.05**2
+    assert two["spread"] == pytest.approx(variance**0.5, abs=0.01)
+    apart = -2 * (
+        0.25 * math.log(0.25) + 0.75 * math.log(0.75)
+    )  # what it costs to say of each score which group's it is
+    gain = math.log(variance / 0.05**2) - apart - 3 * math.log(2000) / 2000  # three parameters more
+    assert two["bic_gain"] == pytest.approx(gain, abs=0.1)
     assert two["low_share"] == pytest.approx(0.25, abs=0.001)
     assert two["below_half"] == pytest.approx(0.25, abs=0.001)
     assert two["low_mean"] == pytest.approx(0.15, abs=0.01)
     assert two["high_mean"] == pytest.approx(0.95, abs=0.01)
     one = modes(normal(2000, 0.9, 0.05, 2))
     assert one["dip_p"] > 0.1
+    assert one["dip"] < 0.01
     assert one["bic_gain"] < 0.01
 
 
@@ -65,18 +75,18 @@ def half_dictionary() -> SAE:
 
 
 def test_behaviour_where_it_is_known() -> None:
-    x = torch.zeros(8000, 8)
     generator = torch.Generator().manual_seed(0)
-    fires = torch.rand(8000, 8, generator=generator) < 0.05
+    often = torch.tensor([0.05, 0.05, 0.05, 0.2, 0.05, 0.05, 0.05, 0.05])
+    fires = torch.rand(8000, 8, generator=generator) < often
     x = torch.rand(8000, 8, generator=generator) * fires
     found = behaviour(half_dictionary(), x)
     assert found["dead"] == pytest.approx(1 / 6)
-    assert found["dense"] == pytest.approx(1 / 6)
-    assert sum(found["density"]) == pytest.approx(5 / 6)
+    assert found["dense"] == pytest.approx(2 / 6)
+    bins = {int((7 + math.log10(share)) / 7 * 36): count for share, count in ((0.05, 3), (0.2, 1))} | {35: 1}
+    assert found["density"] == pytest.approx([bins.get(i, 0) / 6 for i in range(36)])
     assert found["shrinkage"] == pytest.approx(0.25, abs=1e-4)  # 1 / 0.8
     assert found["dark_matter"] == pytest.approx(1, abs=1e-5)  # the error is a linear map of x
-    assert found["l0_p05"] == 1
-    assert 1 < found["l0_p95"] <= 3
+    assert (found["l0_p05"], found["l0_p50"], found["l0_p95"]) == (1, 1, 2)  # 0.69, 0.28 and 0.03 of 1, 2 and more
 
 
 def test_only_an_error_that_can_be_read_off_linearly_is_dark_matter() -> None:
@@ -118,3 +128,9 @@ def test_too_few_activations_are_refused() -> None:
         behaviour(half_dictionary(), torch.zeros(31, 8))
     with pytest.raises(ValueError, match="width 7, and the SAE reads 8"):
         behaviour(half_dictionary(), torch.zeros(100, 7))
+
+
+def test_a_token_that_is_the_mean_is_refused() -> None:
+    axes = torch.eye(8)
+    with pytest.raises(ValueError, match=r"^error of these activations is not finite; a token equals their mean"):
+        behaviour(half_dictionary(), torch.cat([axes, -axes, axes, -axes, torch.zeros(1, 8)]))

@@ -79,8 +79,16 @@ def test_the_shortcut_by_mean_codes_is_the_ablation_token_by_token(data: tuple[T
 def test_sets_are_balanced_and_of_one_size(data: tuple[Texts, Texts, Texts]) -> None:
     train = data[0]
     quadrants = [((train.a == a) & (train.b == b) & train.balanced).sum().item() for a in (0, 1) for b in (0, 1)]
-    assert len(set(quadrants)) == 1
+    rarest = min(((train.a == a) & (train.b == b)).sum().item() for a in (0, 1) for b in (0, 1))
+    assert quadrants == [rarest] * 4
     assert (train.a == train.b)[train.coinciding].all()
+    ends = min(4 * rarest, 2 * int((train.a & train.b).sum()), 2 * int((~train.a & ~train.b).sum()))
+    assert train.coinciding.sum() == 2 * train.a[train.coinciding].sum() == ends
+    many = texts(4000, 0)  # of which more coincide than are needed
+    apart = many.a != many.b
+    apart[1000:] = False
+    rare = replace(many, **{name: getattr(many, name)[apart | (many.a == many.b)] for name in ("x", "keep", "a", "b")})
+    assert rare.coinciding.sum() == rare.balanced.sum()
     with pytest.raises(ValueError, match="all four combinations"):
         _ = replace(train, b=train.a).balanced
 

@@ -48,7 +48,7 @@ def test_the_folder_says_all_there_is_to_say(done: Run) -> None:
 
 def test_evaluations_are_kept_with_the_run(done: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     first = aligned.records([done], 1024)
-    monkeypatch.setattr("aligned.report.measures.evals.recovery", None)
+    monkeypatch.setattr("aligned.report.measures.recoveries", None)  # to measure again would be an error
     assert aligned.records([done], 1024).equals(first)
     assert first.tokens[0] == SMALL.tokens
     assert 900 < first.eval_tokens[0] < 1024
