@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import aligned
 from aligned import evals, files
 from aligned.alignment import alignment_score
 from aligned.errors import NotFound
@@ -42,6 +43,7 @@ from aligned.report import claims
 from aligned.report.rules import Finding
 from aligned.sae import SAE
 from aligned.spec import RunSpec, grid
+from aligned.store import runs
 from tests import folders
 
 D = 8
@@ -309,6 +311,17 @@ def records(**columns: Any) -> pd.DataFrame:
     for name, value in columns.items():
         table.loc[0, name] = value
     return table
+
+
+@pytest.mark.parametrize("size", [True, 1.5, "64"])
+def test_a_size_that_is_no_whole_number_is_refused_before_anything_is_trained(size: object) -> None:
+    with pytest.raises(TypeError, match=r"eval_tokens is .*; it is a whole number from"):
+        aligned.records([RunSpec(d_sae=8, sparsity=2)], size)
+
+
+def test_an_sae_that_the_memory_does_not_hold_is_refused_before_its_pool_is_made() -> None:
+    with pytest.raises(ValueError, match=r"d_sae is 134,217,728 and d_in 1,000: such an SAE takes"):
+        runs.check_room([RunSpec(d_sae=2**27)], 1000)
 
 
 # What a claim says of records that it can say nothing of.

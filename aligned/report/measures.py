@@ -14,6 +14,7 @@ from torch import Tensor
 
 from aligned import evals
 from aligned.alignment import Rows, alignment_score
+from aligned.checks import whole
 from aligned.evals.attributes import Pair, pairs
 from aligned.evals.codes import codes
 from aligned.evals.cross_entropy import recoveries
@@ -88,9 +89,8 @@ class Measure:
     version: int = 1
 
     def check(self, specs: list[RunSpec], size: int) -> None:
-        """Raise a `ValueError` now for what could not be measured after long training."""
-        if not isinstance(size, int) or size < self.least:
-            raise ValueError(f"eval_tokens is {size!r}; it is a whole number of at least {self.least}")
+        """Raise a `TypeError` or `ValueError` now for what could not be measured after long training."""
+        whole("eval_tokens", size, self.least)
         if self.labelled and (others := {s.text for s in specs} - {text.INSTALLED}):
             raise ValueError(
                 f"this needs a text whose labels are known, {text.INSTALLED!r}, and text is "

@@ -39,7 +39,7 @@ from aligned.language import contents, text
 from aligned.language.activations import Centred, Pool, Raw, Stream, asked_of, collect
 from aligned.language.model import LanguageModel
 from aligned.provenance import provenance
-from aligned.sae import SAE
+from aligned.sae import SAE, check_memory
 from aligned.spec import RunSpec
 from aligned.training.loop import train
 
@@ -178,7 +178,10 @@ def takes(specs: Sequence[RunSpec], d_in: int, at_once: int = 1) -> int:
 
 
 def check_room(specs: Sequence[RunSpec], d_in: int, at_once: int = 1) -> int:
-    """Return the bytes of disk that these runs need. Raise an `OSError` that names the remedy if there is no room."""
+    """Return the bytes of disk that these runs need. Raise an `OSError` that names the remedy if there is no room,
+    and a `ValueError` for an SAE that the memory does not hold."""
+    for spec in specs:
+        check_memory(d_in, spec.d_sae)
     needed = takes(specs, d_in, at_once)
     kept = sum(f.stat().st_size for spec in specs for f in (store() / "training" / spec.name).glob("*.safetensors"))
     if (free := shutil.disk_usage(store()).free) + kept < needed:

@@ -196,7 +196,7 @@ def test_what_could_not_be_measured_is_refused_before_it_is_trained(
             ValueError, match="needs a text whose labels are known, 'installed-python', and text is mine"
         ):
             aligned.records(specs, EVAL, measure=measure)
-    with pytest.raises(ValueError, match="eval_tokens is 16; it is a whole number of at least 32"):
+    with pytest.raises(ValueError, match="eval_tokens is 16; it is a whole number from 32"):
         aligned.records([SMALL], 16, measure="scr")
     assert not list(tmp_path.iterdir())
 
