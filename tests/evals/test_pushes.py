@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from aligned.evals import pushes
 from aligned.evals.pushes import best_features, rises, steering, success_rate
 from aligned.language.labels import LEXICAL
 from aligned.language.model import LanguageModel
@@ -35,6 +37,24 @@ def test_a_direction_that_writes_comments_does_and_a_random_one_does_not(
     assert table.steered[0] > table.unsteered[0] + 0.05
     assert not table.success[1]
     assert table.ce_steered[0] > table.ce_unsteered[0]  # on text as it is
+
+
+def test_a_push_is_as_long_as_activations_are_whatever_the_length_of_the_row(
+    model: LanguageModel, blocks: torch.Tensor, sae: SAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed: list[torch.Tensor] = []
+
+    def write(*arguments: Any) -> torch.Tensor:
+        pushed.extend(arguments[5:])
+        return blocks[:8, 16:20]
+
+    monkeypatch.setattr(pushes, "_write", write)
+    prompts = blocks[:8, :16]
+    steering(sae, model, [0, 1], ["comment", "comment"], prompts, strength=0.5, length=4)
+    x = model.residual(prompts, model.n_layers - 1)[~model.is_special(prompts)]
+    for push, row in zip(pushed, sae.W_dec.detach()):
+        assert torch.allclose(push, 0.5 * x.square().sum(1).mean().sqrt() * row / row.norm(), atol=1e-4)
+    assert len(pushed) == 2
 
 
 def test_what_is_written_depends_on_the_seed_alone(model: LanguageModel, blocks: torch.Tensor) -> None:

@@ -76,6 +76,27 @@ def test_the_shortcut_by_mean_codes_is_the_ablation_token_by_token(data: tuple[T
     assert found == pytest.approx(probes.biased.accuracy(x[even].detach(), test.a[even]), abs=1e-6)
 
 
+def axis(*of: int) -> Probe:
+    weight = torch.zeros(16)
+    weight[list(of)] = 1.0
+    return Probe(weight, torch.tensor(0.0))
+
+
+def test_where_nothing_is_to_be_gained_scr_is_0() -> None:
+    table = scr(axes(), Probes(axis(0), axis(1), biased=axis(0)), texts(200, 0), texts(200, 1), (1, 2))
+    assert table.scr[table.removed == "b"].tolist() == [0, 0]
+    assert (table.scr[table.removed == "a"] != 0).any()
+
+
+def test_features_that_have_no_effect_are_never_taken_out() -> None:
+    """The probe of b reads one axis, which two features write: to take out 32 is to take out these two."""
+    test = texts(2000, 1)
+    table = scr(axes(), Probes(axis(0), axis(1), biased=axis(0, 1)), texts(800, 0), test, (2, 32))
+    of_b = table[table.removed == "b"]
+    assert of_b.ablated.nunique() == 1
+    assert of_b.ablated.iloc[0] == axis(0).accuracy(test.mean[test.balanced], test.a[test.balanced])
+
+
 def test_sets_are_balanced_and_of_one_size(data: tuple[Texts, Texts, Texts]) -> None:
     train = data[0]
     quadrants = [((train.a == a) & (train.b == b) & train.balanced).sum().item() for a in (0, 1) for b in (0, 1)]

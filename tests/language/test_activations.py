@@ -32,6 +32,8 @@ def test_the_pool_holds_every_activation_once(model: LanguageModel, pool: Pool) 
     key = torch.randn(128, generator=torch.Generator().manual_seed(0)).double()
     ours, theirs = (pool.rows.double() @ key).sort().values, (expected.double() @ key).sort().values
     assert torch.allclose(ours, theirs, rtol=1e-2, atol=1.0)
+    off = (pool.rows.double().mean(0) - expected.double().mean(0)).norm()  # a doubled row would move the mean
+    assert off < 1e-3 * expected.double().std(0).norm()
 
 
 def test_scaled_activations_have_mean_square_norm_one(pool: Pool) -> None:
@@ -61,6 +63,7 @@ def test_an_epoch_uses_every_activation_once_and_the_next_another_order(pool: Po
     key = torch.randn(128, generator=torch.Generator().manual_seed(1))
     a, b = ((x @ key).sort().values for x in epochs)
     assert torch.allclose(a, b)
+    assert torch.allclose(a, (pool.scale * pool.rows.float() @ key).sort().values, atol=1e-5)
 
 
 def test_nothing_can_be_written_to_a_pool(pool: Pool) -> None:

@@ -54,6 +54,7 @@ def test_in_bfloat16_it_is_transformers_in_bfloat16(model: LanguageModel, folder
     ours = half.residual(tokens, 1)
     assert ours.dtype == torch.float32
     assert (ours - hidden[2].float()).norm() / ours.norm() < 0.05  # eight bits, over three layers
+    assert torch.equal(ours, ours.bfloat16().float())  # and not float32's, which is as near
     clean = half.token_loss(tokens)
     assert clean.mean().item() == pytest.approx(model.token_loss(tokens).mean().item(), rel=0.02)
     assert torch.allclose(half.token_loss(tokens, 1, ours), clean, atol=0.05)

@@ -25,15 +25,19 @@ from tests.conftest import SMALL
 
 
 def test_stability_is_given_by_raw_and_by_centred_cosines(place: Path) -> None:
-    specs = [replace(SMALL, seed=seed) for seed in (0, 1)]
+    specs = [replace(SMALL, seed=seed, d_sae=512, sparsity=1) for seed in (0, 1)]
     row = aligned.records(specs, 4096, measure="stability").iloc[0]
     a, b = (aligned.run(spec).sae for spec in specs)
+    x, _ = held_out(runs.language_model("embedded"), SMALL.layer, 4096, SMALL.context).kept
+    alive_a, alive_b = ((sae.encode(x) > 0).any(0) for sae in (a, b))
+    assert 0 < alive_a.sum() < 512
     for suffix, centre in (("", False), ("_centred", True)):
         for measure, value in evals.stability(a, b, centre=centre).items():
             assert row[f"{measure}_all{suffix}"] == value
         start = evals.stability(*(spec.start(a.d_in) for spec in specs), centre=centre)
         assert row[f"pw_mcc_start{suffix}"] == pytest.approx(start["pw_mcc"])
-        assert 0 < row[f"pw_mcc_alive{suffix}"] <= 1
+        for measure, value in evals.stability(a, b, (alive_a, alive_b), centre).items():
+            assert row[f"{measure}_alive{suffix}"] == value
 
 
 def test_probing_is_of_both_attributes_of_every_pair(place: Path) -> None:
