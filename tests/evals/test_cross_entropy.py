@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from aligned.evals import recovery
-from aligned.evals.cross_entropy import baselines
+from aligned.evals.cross_entropy import baselines, recoveries
 from aligned.language import model as models
 from aligned.language.held_out import held_out
 from aligned.language.model import LanguageModel
@@ -83,6 +83,32 @@ def test_outliers_are_left_as_they_are_and_not_counted(
     assert found["ce_sae"] == pytest.approx(loss, rel=1e-4)
     all_of_them = recovery(sae, model, blocks)
     assert (all_of_them["eval_tokens"], all_of_them["eval_outliers"]) == ((~special).sum(), 0)
+
+
+def test_several_saes_at_once_are_each_measured_by_its_own_sums(
+    model: LanguageModel, blocks: torch.Tensor, store: Path
+) -> None:
+    saes = [SAE(128, 512, "topk", 1, seed=0), SAE(128, 64, "relu", 0.0, seed=1)]
+    found = recoveries(saes, model, blocks, layer=3, batch=5)
+    x = model.residual(blocks, 3)
+    keep = ~model.is_special(blocks)
+    for sae, row in zip(saes, found):
+        f = sae.encode(x[keep]).detach()
+        assert row["l0"] == pytest.approx((f > 0).sum(1).float().mean().item())
+        assert row["alive"] == pytest.approx((f > 0).any(0).float().mean().item())
+        spliced = x.clone()
+        spliced[keep] = sae.decode(f).detach()
+        counted = keep[:, :-1]
+        clean, with_sae, zero = (
+            loss[counted].mean().item()
+            for loss in (
+                model.token_loss(blocks),
+                model.token_loss(blocks, 3, spliced),
+                model.token_loss(blocks, 3, torch.zeros_like(x)),
+            )
+        )
+        assert row["ce_recovered"] == pytest.approx(1 - (with_sae - clean) / (zero - clean), rel=1e-3)
+    assert found[0]["alive"] < 1
 
 
 def test_held_out_text_without_outliers(model: LanguageModel) -> None:
