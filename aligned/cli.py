@@ -68,7 +68,7 @@ def rerun(notebook: str, parameter: Pairs, preset: str, out: Path | None, figure
             print(f"{page.stem}{of}: {values or 'as it stands'}", flush=True)
             if said := reruns.ahead(page, values):
                 print(f"  {said}", flush=True)
-            if out.suffix == ".html":
+            if out.suffix == ".html" and not every:
                 done = reruns.page_with(page, values, out, preset, sys.stderr)
             else:
                 done = reruns.rerun(page, out / page.name if every else out, values, sys.stderr)

@@ -23,15 +23,17 @@ def build(notebooks: Path, out: Path, banner: str = "") -> Path:
 
     Args:
         notebooks: the folder; if a page is missing there, the published one is used.
-        out: the folder of HTML to write; one that is there is replaced.
+        out: the folder of HTML to write; an earlier book in it is replaced.
         banner: what stands at the top of every page.
 
     Returns:
         The first page.
 
     Raises:
+        FileExistsError: see `check_free`.
         RuntimeError: the book could not be built; the message is Sphinx's.
     """
+    check_free(out)
     with TemporaryDirectory() as place:  # a folder of its own, so that nothing else is read as one of the pages
         source, built = Path(place) / "source", Path(place) / "_build" / "html"
         for name in ("book", "notebooks"):
@@ -68,6 +70,19 @@ def build(notebooks: Path, out: Path, banner: str = "") -> Path:
     return out / "index.html"
 
 
+def check_free(out: Path) -> None:
+    """Raise a `FileExistsError` for a place that holds something else than a built book, which would be lost."""
+    if out.exists() and not (out / "objects.inv").exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise FileExistsError(
+            f"{out} is there and is no book of this program, so it is not replaced: name another place"
+        )
+
+
+def files_of(out: Path) -> Path:
+    """The folder that goes with a page that `page` writes."""
+    return out.with_name(f"{out.stem}_files")
+
+
 def page(notebook: Path, out: Path, banner: str = "") -> Path:
     """One executed notebook as the book would show it: `out` opens it, in the folder `<out>_files` beside it.
 
@@ -76,7 +91,7 @@ def page(notebook: Path, out: Path, banner: str = "") -> Path:
         out: a file that ends in `.html`.
         banner: see `build`.
     """
-    files = out.with_name(f"{out.stem}_files")
+    files = files_of(out)
     with TemporaryDirectory() as place:
         shutil.copy(notebook, place)
         build(Path(place), files, banner)
@@ -105,7 +120,7 @@ def main(notebooks: Path, out: Path, preset: str) -> None:
     """Build the book in OUT from the executed NOTEBOOKS."""
     try:
         print(f"open {build(notebooks, out, note(preset))}")
-    except RuntimeError as error:
+    except (RuntimeError, FileExistsError) as error:
         raise click.ClickException(str(error)) from None
 
 

@@ -12,6 +12,7 @@ found before anything runs.
 from __future__ import annotations
 
 import ast
+import shutil
 from collections.abc import Mapping
 from difflib import get_close_matches
 from itertools import pairwise
@@ -147,10 +148,12 @@ def ahead(notebook: Path, given: Mapping[str, Any]) -> str:
     return cost.ahead(parameters(notebook) | dict(given))
 
 
-def rerun(notebook: Path, out: Path, given: Mapping[str, Any], watched: TextIO | None = None) -> Path:
+def rerun(
+    notebook: Path, out: Path, given: Mapping[str, Any], watched: TextIO | None = None, beside: Path | None = None
+) -> Path:
     """Execute a notebook with parameters into `out`, which is written only when every cell has run.
 
-    What a failed run has got to is kept beside it, in the folder `failed/`.
+    What a failed run has got to is kept in the folder `failed/`.
 
     Args:
         notebook: the page.
@@ -158,6 +161,7 @@ def rerun(notebook: Path, out: Path, given: Mapping[str, Any], watched: TextIO |
         given: parameters whose values differ from those in the notebook.
         watched: where to show, while it runs, which cell has been reached and what the cells print: what is trained,
             with the time left.
+        beside: the folder in which `failed/` is made; by default that of `out`.
 
     Raises:
         ValueError, TypeError: see `checked`.
@@ -170,11 +174,11 @@ def rerun(notebook: Path, out: Path, given: Mapping[str, Any], watched: TextIO |
     bar = {"bar_format": CELLS, "desc": notebook.stem, "file": watched, "disable": False}
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.parent, prefix=".running-") as place:  # not where it would be taken for a page
-        beside = Path(place) / out.name
+        running = Path(place) / out.name
         try:
             papermill.execute_notebook(
                 str(notebook),
-                str(beside),
+                str(running),
                 given,
                 kernel_name="python3",
                 progress_bar=bar if watched is not None else False,
@@ -183,14 +187,14 @@ def rerun(notebook: Path, out: Path, given: Mapping[str, Any], watched: TextIO |
                 extra_arguments=QUIET,
             )
         except PapermillExecutionError as error:
-            failed = out.parent / "failed" / out.name
-            failed.parent.mkdir(exist_ok=True)
-            beside.replace(failed)
+            failed = (beside or out.parent) / "failed" / out.name
+            failed.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(running, failed)
             raise RuntimeError(
                 f"{notebook.stem}: {error.ename}: {error.evalue} (what ran is kept in {failed})"
             ) from error
-        _forget_where_it_ran(beside)
-        beside.replace(out)
+        _forget_where_it_ran(running)
+        running.replace(out)
     return out
 
 
@@ -231,7 +235,7 @@ def figure_with(notebook: Path, given: Mapping[str, Any], name: str, out: Path, 
     if name not in there:
         raise ValueError(f"{notebook} has no figure {name!r}; it has {', '.join(there) or 'none'}")
     with TemporaryDirectory() as place:
-        return figure(rerun(notebook, Path(place) / notebook.name, given, watched), name, out)
+        return figure(rerun(notebook, Path(place) / notebook.name, given, watched, out.parent), name, out)
 
 
 def page_with(
@@ -246,16 +250,18 @@ def page_with(
 
     Raises:
         ValueError: the notebook is no page of the book, found before anything runs.
+        FileExistsError: see `aligned.report.book.check_free`; found before anything runs.
         RuntimeError: see `rerun`.
     """
     from aligned.report import book
 
     if not (NOTEBOOKS / notebook.name).exists():
         raise ValueError(f"{notebook} is no page of the book: give -o {out.with_suffix('.ipynb')}")
+    book.check_free(book.files_of(out))
     made = ", ".join(f"{name} = {value!r}" for name, value in given.items())
     banner = book.note(preset) or (f"The page {notebook.stem} was made again with {made}." if made else "")
     with TemporaryDirectory() as place:
-        return book.page(rerun(notebook, Path(place) / notebook.name, given, watched), out, banner)
+        return book.page(rerun(notebook, Path(place) / notebook.name, given, watched, out.parent), out, banner)
 
 
 def _forget_where_it_ran(notebook: Path) -> None:

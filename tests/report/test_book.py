@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from aligned.report import book
@@ -27,6 +28,25 @@ def test_a_page_that_was_made_again_is_shown_as_the_book_would_and_says_so(tmp_p
 def test_what_is_no_page_of_the_book_is_refused_before_it_runs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"own.ipynb is no page of the book: give -o .*mine.ipynb"):
         page_with(tmp_path / "own.ipynb", {}, tmp_path / "mine.html")
+
+
+def test_a_folder_that_is_no_book_is_not_replaced_and_nothing_runs(tmp_path: Path) -> None:
+    (tmp_path / "mine_files").mkdir()
+    (tmp_path / "mine_files" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="mine_files is there and is no book of this program"):
+        page_with(NOTEBOOKS / "geometry.ipynb", {}, tmp_path / "mine.html")
+    with pytest.raises(FileExistsError, match="name another place"):
+        book.build(NOTEBOOKS, tmp_path / "mine_files")
+    assert [place.name for place in tmp_path.rglob("*")] == ["mine_files", "notes.txt"]
+
+
+def test_what_a_failed_page_got_to_is_kept(tmp_path: Path) -> None:
+    nb = nbformat.read(NOTEBOOKS / "geometry.ipynb", 4)
+    nb.cells.append(nbformat.v4.new_code_cell("assert False"))
+    nbformat.write(nb, tmp_path / "geometry.ipynb")
+    with pytest.raises(RuntimeError, match="what ran is kept in"):
+        page_with(tmp_path / "geometry.ipynb", {}, tmp_path / "out" / "mine.html")
+    assert (tmp_path / "out" / "failed" / "geometry.ipynb").exists()
 
 
 def test_a_preset_whose_numbers_mean_little_says_so_on_every_page() -> None:
