@@ -40,10 +40,19 @@ def record(name: str) -> dict[str, Any]:
 def speed_ups(record: dict[str, Any]) -> pd.DataFrame:
     """For each shape and activation: the aligned arm's milliseconds a step and tokens/s, and how many times longer the
     peers' step takes: SAELens as it comes and at its fastest options, `dictionary_learning` as it comes and under bf16
-    autocast. NaN where a peer failed."""
+    autocast. NaN where a peer failed.
+
+    Raises:
+        ValueError: the record is not one of the speed of training steps.
+    """
     import pandas as pd
 
-    rows = pd.DataFrame(record["rows"])
+    rows = pd.DataFrame(record.get("rows", []))
+    if missing := {"shape", "activation", "arm", "seconds"} - set(rows):
+        raise ValueError(
+            f"this record has no {', '.join(sorted(missing))}, so it is not one of training steps; give one that "
+            "`aligned bench speed` made, such as cost-cpu"
+        )
     seconds = rows[~rows.arm.str.contains(r"\+")].set_index(["shape", "activation", "arm"]).seconds
     seconds = seconds.unstack().reindex(rows[["shape", "activation"]].drop_duplicates().itertuples(index=False))
     peers = ["SAELens", "dictionary_learning", "dictionary_learning, autocast"]

@@ -52,6 +52,11 @@ def test_what_was_taken_counts_every_published_sae_once() -> None:
     assert ((table.least <= table["median"]) & (table["median"] <= table.most)).all()
 
 
+def test_a_record_of_something_else_is_refused() -> None:
+    with pytest.raises(ValueError, match="this record has no arm, seconds, shape, so it is not one of training steps"):
+        cost.speed_ups(cost.record("held-out"))
+
+
 def test_cost_of_presets_is_that_of_their_steps() -> None:
     rows = [
         {"arm": "aligned", "activation": a, "d_in": 128, "d_sae": d, "seconds": d / 2048 * 0.01, "peak_gb": d / 2048}
