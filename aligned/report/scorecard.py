@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -33,12 +32,14 @@ class Claim:
 
     Attributes:
         statement: what it says.
+        brief: the same in a few words, for a list.
         page: the notebook that shows it.
         table: the published records of a language model that it is judged by.
         rule: takes that table and returns a finding.
     """
 
     statement: str
+    brief: str
     page: str
     table: Callable[[str], pd.DataFrame]
     rule: Callable[[pd.DataFrame], Finding]
@@ -91,72 +92,84 @@ def _cost(model: str) -> pd.DataFrame:
 CLAIMS = {
     "C1": Claim(
         "Alignment scores of standard SAEs are bimodal, in every architecture.",
+        "standard SAEs have features of two kinds, with high and with low alignment scores",
         "bimodality",
         lambda model: of_parts(model, "relu", "p_anneal", "topk", "batchtopk", measure="scores"),
         claims.bimodal,
     ),
     "C2": Claim(
         "Aligned ReLU SAEs recover more cross-entropy at equal L0.",
+        "aligned ReLU SAEs recover more cross-entropy",
         "recovered_ce",
         lambda model: of_parts(model, "relu"),
         claims.recovers_more,
     ),
     "C3": Claim(
         "Aligned TopK and BatchTopK SAEs recover more where k is large.",
+        "aligned TopK and BatchTopK SAEs recover more cross-entropy where k is large",
         "recovered_ce",
         lambda model: of_parts(model, "topk", "batchtopk"),
         claims.recovers_more_where_dense,
     ),
     "C4": Claim(
         "Aligned training leaves hardly a dead feature, without resampling or an auxiliary loss.",
+        "aligned SAEs keep more features alive, and hardly one is dead",
         "dead_features",
         lambda model: of_parts(model, "relu", "p_anneal", "topk", "batchtopk"),
         claims.leaves_few_dead,
     ),
     "C5": Claim(
         "Aligned features are more stable across seeds, for ReLU and TopK.",
+        "another seed finds more of the aligned features again",
         "stability",
         lambda model: _with_l0(of_parts(model, "relu", "topk", measure="stability"), model),
         claims.more_stable,
     ),
     "C6": Claim(
         "Aligned SAEs score higher on SCR.",
+        "aligned SAEs are better at removing spurious correlations",
         "scr",
         lambda model: _with_l0(of_parts(model, "scr", measure="scr"), model),
         claims.separates_better,
     ),
     "C7": Claim(
         "A feature's MCS correlates with its alignment score (r of about 0.65).",
+        "the lower a feature's score, the less likely does another seed find it",
         "feature_quality",
         lambda model: of_parts(model, "features", measure="features"),
         lambda table: claims.correlates(table, "mcs", 0.65),
     ),
     "C8": Claim(
         "Auto-interpretability (here: a concept score instead) correlates with the alignment score (r of about 0.32).",
+        "the lower a feature's score, the less does it mean",
         "feature_quality",
         lambda model: of_parts(model, "features", measure="features"),
         lambda table: claims.correlates(table, "f1", 0.32),
     ),
     "C9": Claim(
         "Tying the weights also removes dead features, but costs reconstruction (here: of ReLU SAEs).",
+        "tied weights keep features alive too, but reconstruct worse",
         "weight_tying",
         _tied,
         claims.tying_costs,
     ),
     "C10": Claim(
         "Alignment adds no compute.",
+        "alignment takes no time",
         "cost",
         _cost,
         claims.no_added_compute,
     ),
     "C11": Claim(
         "It works with p-annealing, TopK and BatchTopK, without new hyperparameters.",
+        "alignment does no harm in SAEs of other kinds, with their hyperparameters as they are",
         "recovered_ce",
         lambda model: of_parts(model, "p_anneal", "topk", "batchtopk"),
         claims.needs_no_tuning,
     ),
     "C12": Claim(
         "It holds over dictionary sizes and sparsities.",
+        "aligned SAEs recover more cross-entropy at every width",
         "recovered_ce",
         _widths,
         claims.holds_everywhere,
@@ -217,20 +230,35 @@ def on_real_models(*names: str) -> str:
     )
 
 
-def summary(found: dict[str, Finding]) -> str:
-    """How many claims have which verdict, in a sentence."""
-    said: Counter[str] = Counter(finding.verdict for finding in found.values())
-    words = {
-        "holds": ("holds", "hold"),
-        "holds in part": ("holds in part", "hold in part"),
-        "does not hold": ("does not hold", "do not hold"),
-        "undecided": ("is undecided", "are undecided"),
-        "not testable here": ("is not testable here yet", "are not testable here yet"),
+def in_brief(found: dict[str, dict[str, Finding]]) -> str:
+    """What was found, in a list of three in Markdown: which claims are shown wherever they could be tested, which are
+    shown in some cases, and which in none.
+
+    Args:
+        found: `findings`, by model.
+    """
+    said: dict[str, list[str]] = {
+        "Shown on every model on which it was tested": [],
+        "Shown on some models, or for some kinds of SAE": [],
+        "Not shown on any model": [],
+        "Not tested yet": [],
     }
-    counts = [f"{said[verdict]} {several if said[verdict] > 1 else one}" for verdict, (one, several) in words.items()
-              if said[verdict]]  # fmt: skip
-    listed = counts[0] if len(counts) == 1 else f"{', '.join(counts[:-1])} and {counts[-1]}"
-    return f"Of the {len(found)} claims {listed}."
+    always, sometimes, never, untested = said.values()
+    for name, claim in CLAIMS.items():
+        tested = [of[name] for of in found.values() if of[name].verdict != "not testable here"]
+        verdicts = {finding.verdict for finding in tested}
+        turned = [outcome.reversed for finding in tested for outcome in finding.outcomes]
+        where = "in every case" if all(turned) else "in some cases"
+        opposite = f"; the opposite is shown {where}" if any(turned) else ""
+        if not tested:
+            untested.append(f"{claim.brief} ({name})")
+        elif verdicts == {"holds"}:
+            always.append(f"{claim.brief} ({name}, on {len(tested)} of {len(found)} models)")
+        elif verdicts & {"holds", "holds in part"}:
+            sometimes.append(f"{claim.brief} ({name})")
+        else:
+            never.append(f"{claim.brief} ({name}{opposite})")
+    return "\n".join(f"- **{where}:** {'; '.join(claims)}." for where, claims in said.items() if claims)
 
 
 def table(found: dict[str, Finding]) -> str:
@@ -374,8 +402,8 @@ BEGIN, END = "<!-- verdicts: written by `aligned publish` -->\n", "<!-- end -->"
 
 
 def in_readme(readme: str) -> str:
-    """A README's text with the verdicts of the published records between its two marks: a sentence, and a table of
-    claims by verdict.
+    """A README's text with the verdicts of the published records between its two marks: what was found in brief, and a
+    table of claims by verdict.
 
     Raises:
         ValueError: the marks are not there.
@@ -393,8 +421,7 @@ def in_readme(readme: str) -> str:
         [f"| | the paper, in our words | {' | '.join(found)} |", "|---|---|" + "---|" * len(found), *rows]
     )
     settings = "\n".join(f"- {setting(model)}" for model in found)
-    told = f"{' '.join(f'On `{model}`: {summary(of)}' for model, of in found.items())} {start_matters()}"
-    return f"{before}{mark}{told}\n\n{table}\n\n{settings}\n{end}{after}"
+    return f"{before}{mark}{in_brief(found)}\n\n{start_matters()}\n\n{table}\n\n{settings}\n{end}{after}"
 
 
 def write_in_readme() -> None:

@@ -36,7 +36,7 @@ myst_substitutions = {
         for claim in scorecard.CLAIMS
     },
     **{f"says_{claim}": of.statement for claim, of in scorecard.CLAIMS.items()},
-    "summaries": "\n\n".join(f"On `{model}`: {scorecard.summary(of)}" for model, of in found.items()),
+    "in_brief": scorecard.in_brief(found),
 }
 revealjs_style_theme = "white"
 revealjs_static_path = ["static"]
