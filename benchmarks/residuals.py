@@ -5,20 +5,26 @@
 
 On held-out text, at the layer of the plan (`aligned.report.published`): the mean's share of the activations' square,
 with the outliers (norms above ten times the median) and without; gamma; and the share of features at random directions
-that arXiv 2605.31518 expects to be dead (`aligned.evals.onset`). And how many tokens the model reads in a second, up to
-that layer, as for a pool (run it on a quiet machine). Writes `results/residuals.json`.
+that arXiv 2605.31518 expects to be dead (`aligned.evals.onset`). And what the model costs (run it on a quiet machine):
+how many tokens it reads in a second, up to that layer, as for a pool; and how long CE recovered takes on this text, of
+the first SAE, for which the model's own losses are computed, and of each SAE after it. Writes `results/residuals.json`.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import resource
 import sys
+import tempfile
 import time
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
+from aligned.evals.cross_entropy import recovery
 from aligned.evals.onset import expected_dead, gamma, mean_share
 from aligned.files import write_json
 from aligned.language.activations import OUTLIER
@@ -27,6 +33,7 @@ from aligned.precision import autocast, precision
 from aligned.provenance import commit, device
 from aligned.report.published import PLANS
 from aligned.report.results import RESULTS
+from aligned.sae import SAE
 from aligned.store import runs
 
 PLACE = RESULTS / "residuals.json"
@@ -44,6 +51,18 @@ def tokens_per_second(lm: LanguageModel, layer: int, blocks: Tensor) -> float:
     return blocks[:TIMED].numel() / (time.perf_counter() - started)
 
 
+def recovery_seconds(lm: LanguageModel, layer: int, blocks: Tensor, d_in: int, d_sae: int) -> tuple[float, float]:
+    """Of an untrained SAE, first without and then with the model's own losses in the store."""
+    took = []
+    with tempfile.TemporaryDirectory() as empty, patch.dict(os.environ, ALIGNED_STORE=empty):
+        for seed in (0, 1):
+            sae = SAE(d_in, d_sae, "topk", K, "projected", seed=seed).requires_grad_(False)
+            started = time.perf_counter()
+            recovery(sae, lm, blocks, layer)
+            took.append(time.perf_counter() - started)
+    return took[0], took[1]
+
+
 def measured(model: str) -> dict[str, Any]:
     spec = PLANS[model].specs[0]
     lm = runs.language_model(model)
@@ -53,6 +72,7 @@ def measured(model: str) -> dict[str, Any]:
     usual = norms <= OUTLIER * norms.median()
     of = gamma(x[usual])
     square = norms.double().square()
+    first, each = recovery_seconds(lm, spec.layer, blocks, x.shape[1], spec.d_sae)
     return {
         "model": model,
         "layer": spec.layer,
@@ -69,6 +89,9 @@ def measured(model: str) -> dict[str, Any]:
         "expected_dead_topk": expected_dead(of, spec.d_sae, K, n=len(x)),
         "k": K,
         "tokens_per_second": round(tokens_per_second(lm, spec.layer, blocks)),
+        "recovery_seconds_first": round(first, 1),
+        "recovery_seconds_each": round(each, 1),
+        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 1),  # of the process so far
         "precision": precision(lm.device),
         "threads": torch.get_num_threads(),
         "commit": commit(),

@@ -109,13 +109,26 @@ def taken() -> pd.DataFrame:
 
 
 def reading() -> pd.DataFrame:
-    """How fast each language model's activations are collected, by the record of `benchmarks/residuals.py`."""
+    """How fast each language model reads: its activations for training, and CE recovered on 65,536 held-out tokens, by
+    the record of `benchmarks/residuals.py`. NaN where that was not measured."""
     import pandas as pd
 
-    columns = ["layer", "tokens_per_second", "precision", "threads", "device"]
-    rows = pd.DataFrame(record("residuals")["rows"]).set_index("model").reindex(columns=columns).dropna()
-    rows.insert(2, "minutes a million tokens", (1e6 / rows.tokens_per_second.astype(float) / 60).round(1))
-    return rows
+    rows = pd.DataFrame(record("residuals")["rows"]).set_index("model")
+    rows = rows.reindex(columns=[*rows, *({"recovery_seconds_first", "recovery_seconds_each", "peak_gb"} - set(rows))])
+    to_measure = 65_536 / rows.tokens / 60
+    return pd.DataFrame(
+        {
+            "layer": rows.layer,
+            "tokens/s": rows.tokens_per_second,
+            "minutes a million tokens": (1e6 / rows.tokens_per_second / 60).round(1),
+            "minutes CE recovered, first SAE": (to_measure * rows.recovery_seconds_first).round(1),
+            "each other SAE": (to_measure * rows.recovery_seconds_each).round(1),
+            "peak GB": rows.peak_gb,
+            "precision": rows.precision,
+            "threads": rows.threads,
+            "device": rows.device,
+        }
+    )
 
 
 def asked(p: Mapping[str, Any]) -> list[RunSpec]:
