@@ -4,6 +4,7 @@ is read."""
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -155,6 +156,12 @@ def check_precision(path: Path, meta: Mapping[str, Any], now: str) -> None:
             f"{path} is a checkpoint in {before}, and training is in {now} here: "
             f"set ALIGNED_PRECISION={before} to go on with it, or remove it to start over"
         )
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checksum(tensor: Tensor) -> int:

@@ -23,7 +23,7 @@ from aligned import checks
 from aligned.alignment import checked_rows
 from aligned.checks import finite, said
 from aligned.errors import NoAccess, NotFound, Unreachable
-from aligned.files import in_one_move, write_json
+from aligned.files import in_one_move, sha256, write_json
 from aligned.language.model import named
 from aligned.methods import options
 from aligned.sae import LARGEST, SAE
@@ -54,7 +54,7 @@ def save_saelens(sae: SAE, folder: Path, metadata: Mapping[str, Any]) -> None:
     tensors = {"W_enc": sae.W_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
     tensors |= {theirs: sae.get_parameter(ours) for ours, theirs in sae.method.saved.items()}
     config: dict[str, Any] = {
-        "architecture": "jumprelu" if sae.has_threshold else sae.method.architecture,
+        "architecture": _architecture(sae),
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,
         "dtype": "float32",
@@ -69,6 +69,7 @@ def save_saelens(sae: SAE, folder: Path, metadata: Mapping[str, Any]) -> None:
             **({"aligned_options": options(sae.method)} if options(sae.method) else {}),
             "aligned_model": sae.model,
             "aligned_layer": sae.layer,
+            "hook_name": sae.hook or (None if sae.layer is None else f"blocks.{sae.layer}.hook_resid_post"),
             **_model_metadata(sae.model),
             **metadata,
         },
@@ -106,7 +107,15 @@ def load_saelens(folder: Path) -> SAE:
                 raise ValueError(f"cfg.json says {name} {said(config[name])}, and the weights are of {size}")
         model = metadata.get("aligned_model", metadata.get("model_name"))
         activation, sparsity, layer = (metadata[f"aligned_{of}"] for of in ("activation", "sparsity", "layer"))
-        return _built(activation, sparsity, tensors, True, model, layer, metadata.get("aligned_options"))
+        where = (layer, None) if layer is not None else _place(metadata.get("hook_name"))
+        return _built(activation, sparsity, tensors, True, model, where, metadata.get("aligned_options"))
+
+
+def _architecture(sae: SAE) -> str:
+    """What SAELens calls an SAE that encodes as this one does: one that has no threshold yet keeps the k largest."""
+    if sae.has_threshold:
+        return "jumprelu"
+    return "topk" if sae.keeps_k else sae.method.architecture
 
 
 @contextmanager
@@ -129,19 +138,22 @@ def load(source: str | Path, sae_id: str | None = None) -> SAE:
 
     ReLU, TopK, BatchTopK, JumpReLU and gated SAEs are read. A gated SAE is converted to the JumpReLU SAE that is equal
     to it (arXiv 2404.16014), whose encoder is that of the gated SAE's magnitudes. A TopK SAE that chooses its codes as
-    if its decoder rows had norm 1 is converted to one whose rows have norm 1. Reconstructions do not change.
+    if its decoder rows had norm 1 is converted to one whose rows have norm 1. Reconstructions do not change. Where a
+    run's folder has checksums, the files that are read are compared with them.
 
     Args:
-        source: a SAELens folder (`cfg.json`), a `dictionary_learning` folder (`ae.pt`, `config.json`), or the name of a
-            release that SAELens knows, which is downloaded.
+        source: a SAELens folder (`cfg.json`, `sae_weights.safetensors`), a `dictionary_learning` folder (`ae.pt`,
+            `config.json`), a `sparsify` folder (`cfg.json`, `sae.safetensors`), or the name of a release that SAELens
+            knows, which is downloaded.
         sae_id: which SAE of the release.
 
     Raises:
         NotFound: a folder that holds neither; a release, or an SAE of it, that SAELens does not know.
         TypeError: a source or an sae_id that is no name.
         ValueError: a damaged file, one that holds more than tensors, or an architecture that can't be written as an
-            `SAE`; weights that are not finite, or square and in the other one's layout; names the folder. An sae_id
-            with a folder, which holds one SAE.
+            `SAE`; an activation that is not known, a TopK SAE whose k is not said, or is said twice and differs, a
+            BatchTopK SAE without a threshold; weights that are not finite, or square and in the other one's layout;
+            names the folder. An sae_id with a folder, which holds one SAE.
         NoAccess: a gated release, and no login.
         Unreachable: a release that can't be reached.
     """
@@ -166,14 +178,27 @@ def load(source: str | Path, sae_id: str | None = None) -> SAE:
 def _from_folder(folder: Path) -> SAE:
     if (folder / "cfg.json").exists():
         config = _object(folder, "cfg.json")
+        if (folder / "sae.safetensors").exists():
+            return _from_sparsify(folder, config)
+        _check_sums(folder)
         ours = "aligned_activation" in _part(config, "metadata", folder / "cfg.json")
         return load_saelens(folder) if ours else _from_saelens(folder, config)
     if (folder / "ae.pt").exists():
         return _from_dictionary_learning(folder)
     raise NotFound(
-        f"{folder} holds no SAE that can be read: a SAELens folder has a cfg.json, "
+        f"{folder} holds no SAE that can be read: a SAELens or sparsify folder has a cfg.json, "
         "a dictionary_learning folder an ae.pt"
     )
+
+
+def _check_sums(folder: Path) -> None:
+    """Raise a `ValueError` for a file that is not what the folder's provenance says was written."""
+    if not (folder / "provenance.json").is_file():
+        return
+    sums = _part(_object(folder, "provenance.json"), "checksums", folder / "provenance.json")
+    for name in ("cfg.json", "sae_weights.safetensors"):
+        if name in sums and sums[name] != sha256(_file(folder, name)):
+            raise ValueError(f"{folder / name} is not what was written (its checksum differs): {_TAMPERED}")
 
 
 def _from_release(release: str, sae_id: str | None) -> SAE:
@@ -198,16 +223,65 @@ def _from_release(release: str, sae_id: str | None) -> SAE:
 
 def _from_saelens(folder: Path, config: dict[str, Any]) -> SAE:
     import sae_lens
+    from sae_lens.loading.pretrained_sae_loaders import sae_lens_disk_loader
 
     _file(folder, "sae_weights.safetensors")
     for name in {"d_in", "d_sae"} & config.keys():
         checks.whole(name, config[name], 1, LARGEST)
+    said_clearly = _said_clearly(config, str(folder))
     try:
-        theirs = sae_lens.SAE.load_from_disk(folder)
+        theirs = sae_lens.SAE.load_from_disk(
+            folder, converter=lambda path, device, cfg_overrides: sae_lens_disk_loader(path, device, said_clearly)
+        )
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, FileNotFoundError) as error:
         why = " ".join(str(error).split())
         raise ValueError(f"{folder} is damaged, or no SAE of a kind that SAELens knows ({why})") from error
     return _translated(theirs, str(folder))
+
+
+def _said_clearly(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """What is put into a SAELens config before SAELens reads it. By itself it takes an activation that it does not
+    know, and a TopK SAE whose k stands elsewhere than it looks, for ReLU SAEs, and 100 for a k that is missing."""
+    place = Path(name, "cfg.json")
+    kind = config.get("architecture") or "standard"
+    activation = config.get("activation_fn_str") or config.get("activation_fn") or "relu"
+    _check_kind(kind, name)
+    if activation not in ("relu", "topk"):
+        raise ValueError(f"{name} has the activation {said(activation)}; relu and topk can be read")
+    clear = {
+        "architecture": kind,
+        "dtype": config.get("dtype") or "float32",
+        "metadata": _part(config, "metadata", place),
+    }
+    if "topk" in (kind, activation):
+        more = _part(config, "activation_fn_kwargs", place)
+        if unknown := [key for key, value in more.items() if key != "k" and value]:
+            raise ValueError(f"{name} is a TopK SAE with {', '.join(unknown)}, which can't be read")
+        k = _k(name, {"cfg.json": config.get("k"), "its activation_fn_kwargs": more.get("k")})
+        clear |= {"k": k, "activation_fn_kwargs": {"k": k}}
+    return clear
+
+
+def _k(name: str, said_by: Mapping[str, Any]) -> int:
+    """The k of an SAE, which may stand in more than one place."""
+    found = {place: checks.whole("k", k, 1, LARGEST) for place, k in said_by.items() if k is not None}
+    if not found:
+        raise ValueError(f"{name} does not say its k, the number of codes that a token keeps: add it to the config")
+    if len(set(found.values())) > 1:
+        raise ValueError(f"{name} has more than one k: {', '.join(f'{k} in {place}' for place, k in found.items())}")
+    return next(iter(found.values()))
+
+
+def _check_kind(kind: object, name: str) -> None:
+    """Raise a `ValueError` for an architecture of SAELens that can't be written as an `SAE`."""
+    if kind not in _SAELENS:
+        raise ValueError(
+            f"{name} is of the architecture {said(kind)}; {', '.join(_SAELENS)} SAEs can be read (for a checkpoint of "
+            "SAELens's training, `save_inference_model` writes one of these)"
+        )
+
+
+_SAELENS = ("standard", "topk", "jumprelu", "gated")
 
 
 def _translated(theirs: Any, name: str) -> SAE:
@@ -219,6 +293,7 @@ def _translated(theirs: Any, name: str) -> SAE:
             "an aligned.SAE does not. Its scores can still be had: aligned.alignment_score takes SAELens's own object"
         )
     kind, k = cfg.architecture(), getattr(cfg, "k", 0)
+    _check_kind(kind, name)
     weights = {key: _float32(key, value) for key, value in theirs.state_dict().items()}
     if kind == "topk" and cfg.rescale_acts_by_decoder_norm:  # codes are chosen as if the decoder's rows were unit
         norm = weights["W_dec"].norm(dim=1)
@@ -229,13 +304,13 @@ def _translated(theirs: Any, name: str) -> SAE:
         }
     if kind == "gated":
         kind, weights = "jumprelu", _gated(weights)
-    if kind not in ("standard", "topk", "jumprelu"):
-        raise ValueError(f"{name} is of the architecture {kind!r}; standard, topk, jumprelu and gated SAEs can be read")
-    hook, model = str(getattr(cfg.metadata, "hook_name", "")), getattr(cfg.metadata, "model_name", None)
+    hook, model = getattr(cfg.metadata, "hook_name", None), getattr(cfg.metadata, "model_name", None)
+    if (head := getattr(cfg.metadata, "hook_head_index", None)) is not None:
+        hook = f"head {head} of {hook}"
     revision = (getattr(cfg.metadata, "model_from_pretrained_kwargs", None) or {}).get("revision")
     if model and revision:
         model = f"{model}@{revision}"
-    return _built("topk" if kind == "topk" else "relu", k, weights, cfg.apply_b_dec_to_input, model, _layer(hook))
+    return _built("topk" if kind == "topk" else "relu", k, weights, cfg.apply_b_dec_to_input, model, _place(hook))
 
 
 def _gated(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -256,7 +331,8 @@ def _from_dictionary_learning(folder: Path) -> SAE:
     d_sae]`, or as in SAELens."""
     from pickle import UnpicklingError
 
-    config = _part(_object(folder, "config.json"), "trainer", folder / "config.json")
+    whole_config = _object(folder, "config.json")
+    config = _part(whole_config, "trainer", folder / "config.json")
     try:
         found = torch.load(_file(folder, "ae.pt"), map_location="cpu", weights_only=True)
         w = {key: _float32(key, value) for key, value in found.items()}
@@ -276,12 +352,18 @@ def _from_dictionary_learning(folder: Path) -> SAE:
             raise ValueError(f"{folder} holds a {kind or 'dictionary of no class'}; those that can be read: {allowed}")
         else:
             w["b_enc"] = w["b_enc" if "b_enc" in w else "encoder.bias"]
-        if kind == "AutoEncoderTopK":
+        activation, k = _DICTIONARY_LEARNING.get(kind, "relu"), 0
+        if activation != "relu":
+            k = _k(str(folder), {"config.json": config.get("k"), "ae.pt": int(w["k"]) if "k" in w else None})
+        if activation == "topk":
             w.pop("threshold", None)  # it encodes by k
-        on_residual = str(config.get("submodule_name", "resid_post")).startswith("resid_post")
-        where = config.get("lm_name") or None, config.get("layer") if on_residual else None
-        k = w["k"].item() if "k" in w else 0.0
-        return _built(_DICTIONARY_LEARNING.get(kind, "relu"), k, w, subtracts, *where)
+        if activation == "batchtopk" and ("threshold" not in w or (w["threshold"] < 0).any()):  # -1: none yet
+            raise ValueError(
+                f"{folder} holds a {kind} without a threshold: its training ended before there was one, or its file is "
+                "older than they are. A token's codes then depend on the batch that it is in; take another"
+            )
+        where = _place_in_dictionary_learning(config, _part(whole_config, "buffer", folder / "config.json"))
+        return _built(activation, k, w, subtracts, config.get("lm_name") or None, where)
     except KeyError as error:
         raise ValueError(f"{folder / 'ae.pt'} is no {kind}: {error} is not in it") from error
 
@@ -297,16 +379,32 @@ _DICTIONARY_LEARNING: dict[str, str] = {
 }
 
 
+def _from_sparsify(folder: Path, config: dict[str, Any]) -> SAE:
+    """An SAE of `sparsify` (eai-sparsify 1.3), in a folder that is named after the module whose output it reads: a
+    TopK SAE, `encoder.weight [d_sae, d_in]` and `W_dec [d_sae, d_in]`."""
+    if (activation := config.get("activation") or "topk") != "topk":
+        raise ValueError(f"{folder} has the activation {said(activation)}; of sparsify, topk can be read")
+    if other := [name for name in ("transcode", "skip_connection") if config.get(name)]:
+        raise ValueError(f"{folder} says {', '.join(other)} in its cfg.json: it is no autoencoder of one activation")
+    w = load_file(_file(folder, "sae.safetensors"))
+    w |= {"W_enc": w["encoder.weight"].mT, "b_enc": w["encoder.bias"]}
+    its_own = re.search(r"(^|\.)(layers|h)\.\d|^embed", folder.name)
+    model = _object(folder.parent, "config.json").get("model") if (folder.parent / "config.json").is_file() else None
+    k = _k(str(folder), {"cfg.json": config.get("k")})
+    return _built("topk", k, w, True, model, _place(folder.name if its_own else None))
+
+
 def _built(
     activation: str,
     sparsity: float,
     weights: dict[str, Tensor],
     subtracts_b_dec: bool,
     model: Any,
-    layer: Any,
+    where: tuple[Any, str | None],
     its: dict[str, Any] | None = None,
 ) -> SAE:
-    """An SAE with these weights, and these options of its method."""
+    """An SAE with these weights, of this place (see `_place`), and with these options of its method."""
+    layer, hook = where
     if weights["W_dec"].ndim != 2:
         raise ValueError(f"W_dec is {tuple(weights['W_dec'].shape)}; it is [d_sae, d_in]")
     d_sae, d_in = weights["W_dec"].shape
@@ -325,7 +423,7 @@ def _built(
         layer = checks.whole("layer", layer)
     if model is not None:
         model = checks.name("model", model)
-    sae.model, sae.layer = model, layer
+    sae.model, sae.layer, sae.hook = model, layer, hook
     with torch.no_grad():
         sae.free.copy_(weights["W_enc"].T)
         sae.W_dec.copy_(weights["W_dec"])
@@ -348,13 +446,25 @@ def _model_metadata(name: str | None) -> dict[str, Any]:
     return {"model_name": of, "model_from_pretrained_kwargs": {k: v for k, v in more.items() if v}}
 
 
-def _layer(hook: str) -> int | None:
-    """The layer after which a hook reads the residual stream: `hook_resid_pre` of layer n counts as layer n - 1."""
-    found = re.fullmatch(r"blocks\.(\d+)\.hook_resid_(pre|post)", hook)
-    if found is None:
-        return None
-    layer = int(found[1]) - (found[2] == "pre")
-    return layer if layer >= 0 else None
+def _place(hook: Any) -> tuple[int | None, str | None]:
+    """What a hook reads: the residual stream after a layer, or something else, and then the hook itself.
+    `hook_resid_pre` of layer n is `hook_resid_post` of layer n - 1; a module such as `model.layers.3` is a layer."""
+    hook = str(hook or "")
+    if found := re.fullmatch(r"blocks\.(\d+)\.hook_resid_post|(?:\w+\.)*(?:layers|h)\.(\d+)", hook):
+        return int(found[1] or found[2]), None
+    if (found := re.fullmatch(r"blocks\.(\d+)\.hook_resid_pre", hook)) and int(found[1]):
+        return int(found[1]) - 1, None
+    return None, hook or None
+
+
+def _place_in_dictionary_learning(trainer: dict[str, Any], buffer: dict[str, Any]) -> tuple[Any, str | None]:
+    """`_place`, as `dictionary_learning` says it: a layer and a module, and whether its input or its output is read."""
+    layer, module, side = trainer.get("layer"), str(trainer.get("submodule_name") or "resid_post"), buffer.get("io")
+    if not module.startswith("resid_post"):
+        return None, f"{module} of layer {layer}"
+    if side not in (None, "out"):
+        return None, f"{module} of layer {layer} ({side})"
+    return layer, None
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -378,8 +488,8 @@ def _object(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _part(of: dict[str, Any], name: str, place: Path) -> dict[str, Any]:
-    """An object in an object; an empty one where there is none."""
-    if not isinstance(found := of.get(name, {}), dict):
+    """An object in an object; an empty one where there is none, or a null."""
+    if not isinstance(found := {} if of.get(name) is None else of[name], dict):
         raise ValueError(f"{place} is damaged: {name} is {said(found)}, and an object {{...}} is needed")
     return found
 

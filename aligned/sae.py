@@ -62,9 +62,10 @@ class SAE(nn.Module):
             raise ValueError("d_in is 1; householder reflects in a plane, and needs 2 or more")
         check_memory(d_in, d_sae)
         self.activation, self.sparsity, self.constraint = activation, sparsity, constraint
-        # Whose residual stream it was trained on, where that is known.
+        # Whose residual stream it was trained on, where that is known; or the place that it reads, if that is another.
         self.model: str | None = None
         self.layer: int | None = None
+        self.hook: str | None = None
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randn(d_sae, d_in, generator=generator)
         rows *= (1.0 if init == "unit" else 0.1) / rows.norm(dim=1, keepdim=True)
@@ -169,7 +170,7 @@ class SAE(nn.Module):
                 raw.get_parameter(name).copy_(self.get_parameter(name))
             raw.b_dec.copy_(self.b_dec / scale + mean)
             raw.threshold = self.threshold.clone()
-        raw.model, raw.layer = self.model, self.layer
+        raw.model, raw.layer, raw.hook = self.model, self.layer, self.hook
         return raw.requires_grad_(False)
 
 

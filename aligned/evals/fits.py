@@ -83,8 +83,8 @@ def layer_of(sae: SAE, model: LanguageModel, layer: int | None = None) -> int:
 
     Raises:
         TypeError: no SAE, no model or no layer.
-        ValueError: an SAE of another model, of another width than the model's, or not finite; no layer known, or one
-            that the model does not have.
+        ValueError: an SAE of another model, of another width than the model's, of another place than the residual
+            stream after a layer, or not finite; no layer known, or one that the model does not have.
     """
     check_sae(sae)
     if not isinstance(model, LanguageModel):
@@ -96,6 +96,11 @@ def layer_of(sae: SAE, model: LanguageModel, layer: int | None = None) -> int:
         )
     if sae.d_in != model.d_in:
         raise ValueError(f"this SAE reads activations of width {sae.d_in}, and {model.name} has width {model.d_in}")
+    if sae.hook is not None:
+        raise ValueError(
+            f"this SAE reads {sae.hook}, and what is measured with a model is the residual stream after a layer "
+            "(hook_resid_post); its scores, and what is measured on activations of your own, can be had"
+        )
     layer = sae.layer if layer is None else layer
     if layer is None:
         raise ValueError("this SAE does not say which layer it was trained on: give layer=...")

@@ -15,7 +15,6 @@ operating system releases the lock, and the next process goes on from the checkp
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import shutil
 import warnings
@@ -266,7 +265,7 @@ def check(folder: Path) -> None:
     for name in WEIGHED:
         if not (folder / name).is_file():
             raise Damaged(f"{folder} holds no {name}")
-        if made["checksums"].get(name) != _sha256(folder / name):
+        if made["checksums"].get(name) != files.sha256(folder / name):
             raise Damaged(f"{folder / name} is not what was written (its checksum differs)")
 
 
@@ -295,11 +294,6 @@ def _metrics(folder: Path) -> dict[str, Any]:
     if bad := [key for key, value in found.items() if not isinstance(value, dict) or not value]:
         raise Damaged(f"{place} holds no evaluation under {', '.join(map(repr, bad))}")
     return found
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _folder(spec: RunSpec) -> Path:
@@ -404,7 +398,7 @@ def _train(spec: RunSpec, raw: Raw, progress: Callable[[int], object] | None) ->
             "text_fingerprint": pool.text_fingerprint,
             "activation_scale": pool.scale,
             "contents": _contents(spec),
-            "checksums": {name: _sha256(work / name) for name in WEIGHED},
+            "checksums": {name: files.sha256(work / name) for name in WEIGHED},
         }
         files.write_text(work / "README.md", _card(spec, made))
         files.write_json(work / "provenance.json", made)  # the last, and with it the run is whole
