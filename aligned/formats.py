@@ -204,21 +204,35 @@ def _check_sums(folder: Path) -> None:
 def _from_release(release: str, sae_id: str | None) -> SAE:
     import sae_lens
     from huggingface_hub.errors import GatedRepoError
+    from sae_lens.loading import pretrained_sae_loaders as loaders
 
     if not sae_id:
         raise NotFound(f"there is no folder {release!r}; of a SAELens release give the sae_id too")
+    name = f"{release}, {sae_id}"
+    fetched = False
+
+    def fetch(**asked: Any) -> Any:
+        nonlocal fetched
+        kind = loaders.get_conversion_loader_name(release)
+        config, *rest = loaders.NAMED_PRETRAINED_SAE_LOADERS[kind](**asked)
+        fetched = True
+        return config | (_said_clearly(config, name) if kind == "sae_lens" else {}), *rest
+
     try:
-        theirs = sae_lens.SAE.from_pretrained(release, sae_id)
+        theirs = sae_lens.SAE.from_pretrained(release, sae_id, converter=fetch)
     except GatedRepoError as error:
         raise NoAccess(f"the release {release!r} needs a login: ask for access, then run `hf auth login`") from error
-    except ValueError as error:  # SAELens's own list has no such release, or no such SAE in it
+    except ValueError as error:
+        if fetched:
+            raise
+        # SAELens's own list has no such release, or no such SAE in it
         raise NotFound(f"SAELens knows no SAE {sae_id!r} of a release {release!r}: {error}") from error
     except Exception as error:  # SAELens and the hub library raise many kinds; the reader needs one sentence
         raise Unreachable(
             f"the SAE {sae_id!r} of the release {release!r} could not be fetched ({error}). Without a network give a "
             "local folder"
         ) from error
-    return _translated(theirs, f"{release}, {sae_id}")
+    return _translated(theirs, name)
 
 
 def _from_saelens(folder: Path, config: dict[str, Any]) -> SAE:

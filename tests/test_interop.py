@@ -226,7 +226,7 @@ def test_a_saelens_sae_of_any_kind_is_read(theirs: Any, tmp_path: Path, monkeypa
     assert ours.layer == 4  # hook_resid_pre of layer 5
     assert torch.allclose(torch.from_numpy(codes(ours, x).toarray()), ours.encode(x), atol=1e-5)
 
-    monkeypatch.setattr(sae_lens.SAE, "from_pretrained", lambda release, sae_id: theirs)
+    monkeypatch.setattr(sae_lens.SAE, "from_pretrained", lambda *_, **__: theirs)
     assert torch.equal(load("some-release", "layer_5").W_dec, ours.W_dec)
 
     scores = aligned.alignment_score(ours)
@@ -293,7 +293,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
         load("gpt2-small-res-jb", "a")
 
     def raises(error: Exception) -> None:
-        def fetch(*_: object) -> None:
+        def fetch(*_: object, **__: object) -> None:
             raise error
 
         monkeypatch.setattr(sae_lens.SAE, "from_pretrained", fetch)
@@ -335,6 +335,6 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(ValueError, match="is not JSON"):
         load(tmp_path)
     scaled = sae_lens.StandardSAE(sae_lens.StandardSAEConfig(8, 24, normalize_activations="layer_norm"))
-    monkeypatch.setattr(sae_lens.SAE, "from_pretrained", lambda release, sae_id: scaled)
+    monkeypatch.setattr(sae_lens.SAE, "from_pretrained", lambda *_, **__: scaled)
     with pytest.raises(ValueError, match="r, a normalizes or reshapes its input"):
         load("r", "a")

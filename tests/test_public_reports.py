@@ -81,6 +81,30 @@ def test_a_topk_config_of_any_version_is_read_as_topk(config: Config, tmp_path: 
     assert set((found.encode(X) > 0).sum(1).tolist()) == {4}
 
 
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that stands for a repository of the hub."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    from sae_lens.loading import pretrained_sae_loaders
+
+    def fetch(repo_id: str, filename: str, **_: object) -> str:
+        if not (tmp_path / filename).exists():
+            raise LocalEntryNotFoundError(f"{repo_id} has no {filename}")
+        return str(tmp_path / filename)
+
+    monkeypatch.setattr(pretrained_sae_loaders, "hf_hub_download", fetch)
+    (tmp_path / "layer_3").mkdir()
+    return tmp_path / "layer_3"
+
+
+def test_a_folder_of_the_hub_is_read_as_one_on_disk(hub: Path) -> None:
+    of_saelens(hub, {"activation_fn_str": "topk", "k": 4, "metadata": None})
+    assert torch.equal(load("somebody/saes", "layer_3").encode(X), load(hub).encode(X))
+    of_saelens(hub, {"activation_fn_str": "tanh-relu"})
+    with pytest.raises(ValueError, match="somebody/saes, layer_3 has the activation 'tanh-relu'"):
+        load("somebody/saes", "layer_3")
+
+
 @pytest.mark.parametrize(
     "config",
     [
