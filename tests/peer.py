@@ -1,15 +1,17 @@
 """The stack behind the paper: `dictionary_learning` 0.1.0 to train, without the parts of it that need a language model;
-SAEBench 0.6.0 to measure, its SCR."""
+SAEBench 0.6.0 to measure, its SCR and its core measures. Beside them SAELens's measures."""
 
 from __future__ import annotations
 
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from aligned.evals.spurious import Texts
+from aligned.language.model import LanguageModel
 from aligned.sae import SAE
 
 stub = types.ModuleType("nnsight")
@@ -89,3 +91,56 @@ def _in_saebench_form(texts: Texts) -> dict[str, torch.Tensor]:
         "male_professor / female_nurse": x[together & texts.a],
         "female_nurse_data_only": x[together & ~texts.a],
     }
+
+
+Measured = tuple[dict[str, Any], dict[str, Any]]  # of the SAE, and of each feature
+
+
+def saelens_evals(
+    folder: Path, model: LanguageModel, blocks: torch.Tensor, batch: int, exclude_special_tokens: bool = True
+) -> Measured:
+    """SAELens's measures of the SAE in a folder, on these blocks."""
+    import sae_lens
+    from sae_lens.evals import get_eval_everything_config, run_evals
+    from sae_lens.training.activation_scaler import ActivationScaler
+
+    sae = sae_lens.SAE.load_from_disk(folder)
+    batches = len(blocks) // batch
+    wanted = get_eval_everything_config(batch, batches, batches)
+    return run_evals(
+        sae,
+        _their_text(sae, model, blocks),
+        model.bridge,
+        ActivationScaler(),
+        wanted,
+        exclude_special_tokens=exclude_special_tokens,
+    )
+
+
+def saebench_core(folder: Path, model: LanguageModel, blocks: torch.Tensor, batch: int, **options: bool) -> Measured:
+    """SAEBench's core measures of the SAE in a folder, on these blocks, as its `multiple_evals` computes them."""
+    import sae_lens
+    from sae_bench.evals.core.eval_config import CoreEvalConfig
+    from sae_bench.evals.core.main import run_evals
+    from sae_bench.sae_bench_utils.general_utils import load_and_format_sae
+
+    _, sae, _ = load_and_format_sae("", sae_lens.SAE.load_from_disk(folder), "cpu")
+    batches = len(blocks) // batch
+    wanted = CoreEvalConfig(
+        batch_size_prompts=batch, n_eval_reconstruction_batches=batches, n_eval_sparsity_variance_batches=batches,
+        compute_ce_loss=True, compute_sparsity_metrics=True, compute_variance_metrics=True,
+        compute_featurewise_density_statistics=True, **options,
+    )  # fmt: skip
+    special = {getattr(model.tokenizer, f"{which}_token_id") for which in ("pad", "eos", "bos")}
+    return run_evals(sae, _their_text(sae, model, blocks), model.bridge, wanted, ignore_tokens=special)
+
+
+def _their_text(sae: Any, model: LanguageModel, blocks: torch.Tensor) -> Any:
+    """Tokens as both packages read them: block after block, in batches."""
+    from datasets import Dataset
+    from sae_lens.training.activations_store import ActivationsStore
+
+    return ActivationsStore.from_sae(
+        model.bridge, sae, dataset=Dataset.from_dict({"input_ids": blocks.tolist()}), streaming=False,
+        context_size=blocks.shape[1], store_batch_size_prompts=len(blocks), n_batches_in_buffer=2, device="cpu",
+    )  # fmt: skip
