@@ -56,7 +56,7 @@ def rerun(notebook: str, parameter: Pairs, preset: str, out: Path | None, figure
     names = [name for name, _ in parameter]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise click.UsageError(f"{', '.join(twice)} is given twice; a list is one value, such as -p seeds [0,1]")
-    work = reruns.chosen(notebook, {name: reruns.written(value) for name, value in parameter}, preset)
+    work = reruns.chosen(notebook, {name: reruns.Words(value) for name, value in parameter}, preset)
     if out is None:
         for line in reruns.described(*next(iter(work.items()))):
             print(line)
@@ -228,14 +228,14 @@ def pretrain(out: Path | None, work: Path, parameter: Pairs) -> None:
     """Train the embedded language model again: hours on two cores."""
     from aligned.language import pretrain as training
     from aligned.language.model import EMBEDDED_FOLDER
-    from aligned.report.rerun import typed, written
+    from aligned.report.rerun import Words, typed
 
     known, names = asdict(training.Pretraining()), [name for name, _ in parameter]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise click.UsageError(f"{', '.join(twice)} is given twice")
     if unknown := sorted(set(names) - set(known)):
         raise click.UsageError(f"no parameter {', '.join(unknown)}; there are {', '.join(known)}")
-    given = {name: typed(name, written(value), known[name]) for name, value in parameter}
+    given = {name: typed(name, Words(value), known[name]) for name, value in parameter}
     if given and out is None:
         raise click.UsageError("another model than the one in use is asked for: say with --out where to write it")
     training.pretrain(training.Pretraining(**given), out or EMBEDDED_FOLDER, work)

@@ -42,6 +42,10 @@ def test_a_notebook_with_other_parameters(notebook: Path, tmp_path: Path, capsys
     assert "rate = -1.0 (by itself 0.1)  [float]\n" in said
     assert "seeds = [3, 4] (by itself [1])  [list of int]" in said
     assert "Nothing was run" in said
+    assert main(["rerun", str(notebook), "-p", "name", "my data #2.jsonl", "-p", "rate", "-1e-4"]) == 0
+    said = capsys.readouterr().out
+    assert "name = 'my data #2.jsonl' (by itself 'a')" in said
+    assert "rate = -0.0001 (by itself 0.1)" in said
 
 
 def test_a_figure_is_drawn_with_the_parameters_that_are_given(

@@ -12,13 +12,16 @@ found before anything runs.
 from __future__ import annotations
 
 import ast
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from itertools import pairwise
+from operator import add, floordiv, mul, sub, truediv
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
+
+import yaml
 
 from aligned.files import write_text
 from aligned.report.values import allowed, problems
@@ -34,18 +37,59 @@ def parameters(notebook: Path) -> Parameters:
 
     Raises:
         FileNotFoundError: no such notebook; the message names those that there are.
-        ValueError: a parameter whose value is not a literal.
+        ValueError: the cell is no Python, or a value must be computed; names the parameter.
     """
-    import papermill
+    return {name: value for name, (value, _) in _cell(notebook).items()}
+
+
+def _cell(notebook: Path) -> dict[str, tuple[Any, ast.stmt]]:
+    """Each parameter's value, and the statement that gives it."""
+    code = re.sub("(?m)^[%!].*", "", _source(notebook))  # without what is for IPython
+    try:
+        statements = ast.parse(code).body
+    except SyntaxError as error:
+        raise ValueError(f"{notebook}: the parameters cell is no Python (line {error.lineno}: {error.msg})") from error
+    found: dict[str, tuple[Any, ast.stmt]] = {}
+    for statement in statements:
+        if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
+            continue
+        for target in statement.targets if isinstance(statement, ast.Assign) else [statement.target]:
+            if isinstance(target, ast.Name):
+                try:
+                    found[target.id] = _value(statement.value), statement
+                except (ValueError, TypeError, ArithmeticError) as error:
+                    raise ValueError(
+                        f"{notebook}: the parameters cell has {target.id} = {ast.unparse(statement.value)}, which is "
+                        "no value by itself: write a value there, and compute from it in a cell below"
+                    ) from error
+    return found
+
+
+def _source(notebook: Path) -> str:
+    """The code of a notebook's `parameters` cell; papermill takes the first."""
+    import nbformat
 
     if not notebook.exists():
         there = ", ".join(sorted(p.stem for p in notebook.parent.glob("*.ipynb"))) or "none"
         raise FileNotFoundError(f"no notebook {notebook}; in {notebook.parent} there are: {there}")
-    found = papermill.inspect_notebook(str(notebook))
-    try:
-        return {name: ast.literal_eval(entry["default"]) for name, entry in found.items()}
-    except (ValueError, SyntaxError) as error:
-        raise ValueError(f"{notebook}: a value in the parameters cell is not a literal") from error
+    cells = nbformat.read(notebook, 4).cells
+    return next((cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])), "")
+
+
+def _value(of: ast.expr) -> Any:
+    """What an expression is that needs no names: a literal, arithmetic such as 2**10, or a list of these."""
+    if isinstance(of, ast.BinOp) and type(of.op) in _ARITHMETIC:
+        return _ARITHMETIC[type(of.op)](_value(of.left), _value(of.right))
+    if isinstance(of, ast.UnaryOp) and isinstance(of.op, ast.USub):
+        return -_value(of.operand)
+    if isinstance(of, ast.List):
+        return [_value(item) for item in of.elts]
+    return ast.literal_eval(of)
+
+
+_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: add, ast.Sub: sub, ast.Mult: mul, ast.Div: truediv, ast.FloorDiv: floordiv, ast.Pow: pow,
+}  # fmt: skip
 
 
 def preset(name: str, notebook: Path) -> Parameters:
@@ -54,15 +98,13 @@ def preset(name: str, notebook: Path) -> Parameters:
     Raises:
         FileNotFoundError: no such preset; the message names those that there are.
     """
-    import yaml
-
     folder = notebook.parent / "presets"
     place = folder / f"{name}.yml"
     if not place.exists():
         raise FileNotFoundError(
             f"no preset {name!r}; there are {', '.join(sorted(p.stem for p in folder.glob('*.yml')))}"
         )
-    return (yaml.safe_load(place.read_text()) or {}).get(notebook.stem) or {}
+    return (yaml.load(place.read_text(), Yaml) or {}).get(notebook.stem) or {}
 
 
 def preset_of(model: str, notebook: Path) -> str:
@@ -77,7 +119,7 @@ def chosen(name: str, given: Mapping[str, Any], by: str = "") -> dict[Path, Para
 
     Args:
         name: of one of `NOTEBOOKS`, or the path of any; "" for all of them.
-        given: parameters, which go before a preset's.
+        given: parameters, which go before a preset's; from the command line, `Words`.
         by: the preset's name; "" for that of the model.
 
     Raises:
@@ -108,7 +150,8 @@ def described(notebook: Path, given: Mapping[str, Any]) -> list[str]:
         changed = f" (by itself {known[name]!r})" if value != known[name] else ""
         of = ", ".join(allowed(name))
         words = "; ".join(part for part in (comments[name], of and f"may be {of}") if part)
-        lines.append(f"  {name} = {value!r}{changed}  [{_kind(known[name])}]{words and f': {words}'}")
+        kind = "any type" if known[name] is None else _kind(known[name])
+        lines.append(f"  {name} = {value!r}{changed}  [{kind}]{words and f': {words}'}")
     lines += [f"It asks for {said}."] if (said := ahead(notebook, given)) else []
     return [*lines, "Nothing was run; -o mine.ipynb runs it with these."]
 
@@ -133,7 +176,7 @@ def checked(notebook: Path, given: Mapping[str, Any]) -> Parameters:
         except TypeError as error:
             kinds.append(str(error))
     if wrong:
-        wrong[-1] += f"; it has {', '.join(known)}"
+        wrong[-1] += f"; it has {', '.join(known)}" if known else ", for no cell of it has the tag `parameters`"
     if found and (impossible := problems(notebook.stem, known, found)):
         wrong.append(f"{notebook.stem}: {'; '.join(impossible)}")
     if wrong or kinds:
@@ -281,27 +324,46 @@ def _forget_where_it_ran(notebook: Path) -> None:
 
 def _comments(notebook: Path) -> dict[str, str]:
     """What stands about each parameter: behind it, or in the line above."""
-    import nbformat
-    import papermill
-
-    cells = nbformat.read(notebook, 4).cells
-    lines = [line for c in cells if "parameters" in c.metadata.get("tags", []) for line in c.source.splitlines()]
-    above = {line.partition(" = ")[0]: before[2:] for before, line in pairwise(lines) if before.startswith("# ")}
-    behind = papermill.inspect_notebook(str(notebook))
-    return {name: entry["help"] or above.get(name, "") for name, entry in behind.items()}
+    lines = _source(notebook).splitlines()
+    found = {}
+    for name, (_, statement) in _cell(notebook).items():
+        behind = lines[(statement.end_lineno or 0) - 1].encode()[statement.end_col_offset or 0 :].decode()
+        above = lines[statement.lineno - 2] if statement.lineno > 1 else ""
+        words = behind if "#" in behind else above if above.startswith("# ") else ""
+        found[name] = words.strip("# ")
+    return found
 
 
 def _kind(value: Any) -> str:
     return f"list of {_kind(value[0])}" if isinstance(value, list) and value else type(value).__name__
 
 
+class Words(str):
+    """A value as it was written on the command line. What it means depends on the parameter: see `typed`."""
+
+
 def typed(name: str, value: Any, like: Any) -> Any:
-    """`value` if it is of the type of `like`. An int will do for a float, a whole float for an int (1e6), and words
-    with commas between them, or a tuple, for a list."""
-    if isinstance(like, list) and isinstance(value, str) and "," in value:
-        value = [word.strip() for word in value.split(",")]
+    """`value` if it is of the type of `like`; any value, where `like` is None. An int will do for a float, a whole
+    float for an int (1e6), and a tuple for a list.
+
+    `Words` are taken as they are where `like` is a string, and read (`written`) where it is not; with commas between
+    them they make a list.
+
+    Raises:
+        TypeError: another type; names the parameter.
+    """
+    if isinstance(value, Words):
+        if isinstance(like, str):
+            return str(value)
+        if isinstance(like, list) and "," in value and not value.lstrip().startswith(("[", "(")):
+            value = [Words(word.strip()) for word in value.split(",")]
+        else:
+            value = written(value)
+    if like is None:
+        return value
     if isinstance(like, list) and isinstance(value, list | tuple):
-        return [typed(f"{name}[{i}]", v, like[0]) for i, v in enumerate(value)] if like else list(value)
+        first = like[0] if like else None
+        return [typed(f"{name}[{i}]", v, first) for i, v in enumerate(value)]
     if isinstance(like, int) and not isinstance(like, bool) and isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):
@@ -312,14 +374,30 @@ def typed(name: str, value: Any, like: Any) -> Any:
 
 
 def written(text: str) -> Any:
-    """What was written on the command line: 3, 1e-4, [1, 2] as in Python; true, words and lists of words as YAML."""
-    import yaml
-
+    """What words mean: 3, 1e-4, [1, 2] as in Python; true, words and lists of words as in YAML, without comments."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         pass
     try:
-        return yaml.safe_load(text)
+        return str(text) if re.search(r"(^|\s)#", text) else yaml.load(text, Yaml)
     except yaml.YAMLError:
-        return text
+        return str(text)
+
+
+class Yaml(yaml.SafeLoader):
+    """YAML as version 1.2 has it, and people expect it: 1e-3 is a number, 010 is 10, and 1:30, no and a date are words.
+    PyYAML by itself reads version 1.1."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+
+for _kind_of, _pattern in (
+    ("bool", "(?:true|True|TRUE|false|False|FALSE)$"),
+    ("null", "(?:~|null|Null|NULL|)$"),
+    ("merge", "<<$"),  # not in 1.2, and the presets' way to share values
+    ("int", "[-+]?[0-9](?:_?[0-9])*$"),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"),
+):
+    Yaml.add_implicit_resolver(f"tag:yaml.org,2002:{_kind_of}", re.compile(_pattern), None)
+Yaml.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
