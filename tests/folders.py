@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from aligned.language.model import EMBEDDED_FOLDER
 
-FAMILIES = ("gpt2", "gpt_neox", "llama", "gemma2", "qwen2")
+FAMILIES = ("gpt2", "gpt_neox", "llama", "gemma2", "gemma3", "qwen2")
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
 
 
@@ -37,10 +38,14 @@ def make(family: str, folder: Path, seed: int = 0) -> Path:
             hidden_size=32, num_heads=4, intermediate_size=64, max_position_embeddings=256, **layers, **common
         )
     else:
-        names = {"gpt_neox": "GPTNeoX", "llama": "Llama", "gemma2": "Gemma2", "qwen2": "Qwen2"}
+        names = {"gpt_neox": "GPTNeoX", "gemma3": "Gemma3Text"}
         grouped = {} if family == "gpt_neox" else {"num_key_value_heads": 2}
-        config = getattr(transformers, f"{names[family]}Config")(
-            max_position_embeddings=256, **SHAPE, **grouped, **common, **({"head_dim": 8} if family == "gemma2" else {})
+        own: dict[str, Any] = {} if family in ("gpt_neox", "llama", "qwen2") else {"head_dim": 8}
+        if family == "gemma3":  # blocks of both kinds
+            own |= {"layer_types": [f"{kind}_attention" for kind in ("sliding", "full", "sliding")]}
+            own |= {"sliding_window": 16}
+        config = getattr(transformers, f"{names.get(family, family.title())}Config")(
+            max_position_embeddings=256, **SHAPE, **grouped, **common, **own
         )
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config)

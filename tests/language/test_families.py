@@ -14,7 +14,7 @@ from aligned.sae import SAE
 from tests.folders import FAMILIES, make
 
 
-@pytest.fixture(scope="module", params=[*FAMILIES, "gpt_neo"])  # whose blocks give tuples
+@pytest.fixture(scope="module", params=[*FAMILIES, "gpt_neo", "qwen3"])  # GPT-Neo's blocks give tuples
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(request.param, tmp_path_factory.mktemp(request.param))
 
