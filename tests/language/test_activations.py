@@ -85,7 +85,7 @@ def test_a_text_that_was_changed_has_another_pool(model: LanguageModel, tmp_path
     file = tmp_path / "mine.txt"
     pools = []
     for line in ("x = 1\n", "y = 22\n"):
-        file.write_text(line * 2000)
+        file.write_text(line * 500)
         side = text._side(file.read_text())
         pools.append(collect(model, 2, str(file), 500, 128, side, tmp_path / "pools"))
     assert pools[0].folder != pools[1].folder  # type: ignore[union-attr]

@@ -107,6 +107,17 @@ def test_local_files_of_each_kind(tmp_path: Path, kind: str) -> None:
     assert len(found["train"]) > len(found["held_out"]) > 0
 
 
+def test_a_book_is_cut_into_documents_at_ends_of_lines(tmp_path: Path) -> None:
+    book = "".join(f"Line {i} of a book.\n" for i in range(20_000))
+    place = tmp_path / "book.txt"
+    place.write_text(book)
+    found = [doc for split in ("train", "held_out") for doc in text.documents(str(place), split)]  # type: ignore[arg-type]
+    found.sort(key=lambda doc: int(doc.name.removeprefix("book.txt:")))
+    assert "".join(doc.text for doc in found) == book
+    assert all(4000 < len(doc.text) < 4030 and doc.text.endswith("\n") for doc in found[:-1])
+    assert len(list(text.documents(str(place), "held_out"))) > 1
+
+
 def test_equal_texts_fall_on_one_side(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": f"text {i % 40}"}) for i in range(400)))
     train, held_out = ({d.text for d in text.documents(str(tmp_path), s)} for s in ("train", "held_out"))
