@@ -6,8 +6,9 @@ document fall on one side: training, validation or test.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, product
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from jaxtyping import Bool, Int
 
 from aligned.checks import whole
 from aligned.evals.spurious import Probes, Texts, train_probes
+from aligned.language.any_text import NAMES
 from aligned.language.labels import Windows
 from aligned.language.model import LanguageModel
 
@@ -45,6 +47,18 @@ def never(concept: str, least: float) -> Attribute:
     return Attribute(f"no {concept}", lambda w: (w.share(concept) == 0, w.share(concept) >= least))
 
 
+def more(concept: str) -> Attribute:
+    """Holds in the third of the windows in which a concept is on the most tokens, and does not hold in the third in
+    which it is on the fewest. Windows that are equal fall on one side."""
+
+    def of(windows: Windows) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+        share = windows.share(concept)
+        low, high = np.quantile(share, [1 / 3, 2 / 3])
+        return (share >= high) & (share > low), share <= low
+
+    return Attribute(concept, of)
+
+
 def of_packages(*packages: str) -> Attribute:
     """Holds where the document is from one of these packages, and does not hold where it is from another one."""
 
@@ -63,6 +77,11 @@ PAIRS = (
     (often("class body", 1.0), often("called name", 0.03)),
     (often("self", 0.01), often("private name", 0.02)),
 )
+_OF_ANY_TEXT = (
+    "number", "capitalised word", "comma", "long word", "in brackets", "end of line", "inside a word",
+    "in quotation marks", "full stop", "short word",
+)  # fmt: skip
+_WORDS = 6  # of the commonest, which are candidates too: a language may have no capitals, and none of those signs
 
 
 @dataclass(frozen=True)
@@ -79,7 +98,7 @@ def pairs(
     model: LanguageModel,
     layer: int,
     windows: Windows,
-    attributes: Sequence[tuple[Attribute, Attribute]] = PAIRS,
+    attributes: Sequence[tuple[Attribute, Attribute]] | None = None,
     train: int = 4000,
     validation: int = 500,
     test: int = 1000,
@@ -94,7 +113,8 @@ def pairs(
         model: the language model.
         layer: whose residual stream.
         windows: of held-out text (`aligned.language.labels.labelled_windows`).
-        attributes: pairs (a, b).
+        attributes: pairs (a, b); by default `PAIRS`, which are of Python, or where the labels are those of
+            `aligned.language.any_text` the pairs that `of_any_text` finds.
         train, validation, test: number of windows in each balanced set; each of the four combinations is a quarter of
             it. Where there are too few, each combination gets as many windows as the rarest one has.
         seed: of which windows are taken, which documents are on which side, and of the probes.
@@ -108,14 +128,50 @@ def pairs(
     seed, layer = whole("seed", seed), whole("layer", layer)
     if not isinstance(windows, Windows):
         raise TypeError(f"windows is of type {type(windows).__name__}; `labelled_windows` makes them of a text")
-    side = _sides(windows.documents, seed)
+    side, sizes = _sides(windows.documents, seed), {"train": train, "validation": validation, "test": test}
+    if attributes is None:
+        attributes = of_any_text(windows, side, sizes) if windows.names[: len(NAMES)] == NAMES else PAIRS
     for a, b in attributes:
         name = f"{a.name} / {b.name}"
         parts = []
-        for part, size in (("train", train), ("validation", validation), ("test", test)):
+        for part, size in sizes.items():
             rows, holds = _quadrants(windows, (a, b), side == part, size, seed, f"{name}, {part}")
             parts.append(_read(model, layer, windows, rows, holds))
         yield Pair(name, parts[0], parts[2], train_probes(parts[0], parts[2 if epoch_on_test else 1], seed))
+
+
+def of_any_text(windows: Windows, side: np.ndarray, sizes: Mapping[str, int]) -> list[tuple[Attribute, Attribute]]:
+    """Pairs of attributes that this text, in whatever language, has windows of: as many as `PAIRS` has at most. No
+    attribute is in two of them, and those come first of which the text has enough windows of all four combinations on
+    every side.
+
+    Args:
+        windows: with the labels of `aligned.language.any_text`.
+        side: which side each window is on.
+        sizes: number of windows that are asked for on each side.
+
+    Raises:
+        ValueError: no two attributes have a window of each combination on every side.
+    """
+    masks = {c: more(c).of(windows) for c in (*_OF_ANY_TEXT, *windows.names[len(NAMES) :][:_WORDS])}
+
+    def enough(pair: tuple[str, str]) -> float:
+        a, b = (masks[concept] for concept in pair)
+        counts = [(x & y & (side == part)).sum() / (size / 4) for part, size in sizes.items() for x, y in product(a, b)]
+        return min(1.0, *counts)
+
+    found: dict[tuple[str, str], float] = {pair: enough(pair) for pair in combinations(masks, 2)}
+    used: list[str] = []
+    for pair in sorted(found, key=lambda pair: -found[pair]):
+        if found[pair] and not set(pair) & set(used) and len(used) < 2 * len(PAIRS):
+            used += pair
+    if not used:
+        raise ValueError(
+            f"SCR needs windows of all four combinations of two attributes, for training, validation and test, and the "
+            f"{len(windows.documents)} windows of {len(set(windows.documents))} documents have no such two: take more "
+            "text"
+        )
+    return [(more(a), more(b)) for a, b in zip(used[::2], used[1::2])]
 
 
 def _sides(documents: tuple[str, ...], seed: int) -> np.ndarray:

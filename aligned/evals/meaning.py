@@ -62,8 +62,8 @@ def concepts(
         if absent.all():
             raise ValueError(f"no token of one half of the text is labelled {listed}: take more text")
         warnings.warn(
-            f"left out, since no token of one half of the text is labelled so: {listed} (131,072 tokens hold all of "
-            "Python's concepts, where the tokenizer has tokens for them)",
+            f"left out, since no token of one half of the text is labelled so: {listed} (131,072 tokens of Python "
+            "hold all of its concepts, where the tokenizer has tokens for them)",
             stacklevel=2,
         )
         labels = labels & ~np.bitwise_or.reduce(np.uint64(1) << np.flatnonzero(absent).astype(np.uint64))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aligned.checks import number, said, whole
 from aligned.evals.fits import check_features, layer_of
-from aligned.language.labels import CONCEPTS, LEXICAL, lexical_labels
+from aligned.language.labels import PYTHON, Labelling
 from aligned.language.model import LanguageModel
 from aligned.language.text import Document
 from aligned.sae import SAE
@@ -37,12 +37,13 @@ def steering(
     length: int = 64,
     layer: int | None = None,
     seed: int = 0,
+    labelling: Labelling = PYTHON,
 ) -> pd.DataFrame:
     """Steer with features, one after the other, and count their concepts.
 
     While the model goes on from each prompt, strength x (the residual stream's root mean square norm) x d_i / |d_i| is
     added to the residual stream at all positions (the norm being that of tokens that are not special). What it writes
-    is labelled (`aligned.language.labels.lexical_labels`), and the share of its characters for which the feature's
+    is labelled (`Labelling.written`), and the share of its characters for which the feature's
     concept holds is compared with the same share in what the model writes without steering, from the same prompts and
     with the same random numbers. p is that of a one-sided permutation test over prompts, which swaps the steered and
     the unsteered text of a prompt.
@@ -51,13 +52,15 @@ def steering(
         sae: for raw activations.
         model: the language model.
         features: which to steer with.
-        concepts: the concept that each feature detects (from `aligned.evals.concepts`). It must be one of
-            `aligned.language.labels.LEXICAL`, since the written text need not parse.
+        concepts: the concept that each feature detects (from `aligned.evals.concepts`). It must be one that can be told
+            in text that is not whole: of Python's, one of `aligned.language.labels.LEXICAL`, since the written text
+            need not parse.
         prompts: token blocks, BOS first, all of one length.
         strength: how far to push, in norms of the residual stream.
         length: tokens to write.
         layer: whose residual stream is steered; the one that the SAE was trained on by default.
         seed: of what is written.
+        labelling: that the concepts are from.
 
     Returns:
         One row for each feature: `feature`, `concept`, `unsteered` and `steered` (shares of characters), `p`, `success`
@@ -85,9 +88,10 @@ def steering(
             f"a test at 5 % needs {FEWEST} prompts or more, blocks of token ids [n, context], and this is of type "
             f"{type(prompts).__name__} {tuple(getattr(prompts, 'shape', ()))}"
         )
-    if unknown := sorted(str(concept) for concept in concepts if concept not in LEXICAL):
+    known = labelling.written or labelling
+    if unknown := sorted(str(concept) for concept in concepts if concept not in known.names):
         raise ValueError(
-            f"{', '.join(unknown)} cannot be counted in text that may not parse; there are {', '.join(LEXICAL)}"
+            f"{', '.join(unknown)} cannot be counted in text that may not parse; there are {', '.join(known.names)}"
         )
     if lost := [str(i) for i in features if not sae.W_dec[i].any()]:
         raise ValueError(f"the decoder row of feature {', '.join(lost)} is 0, and has no direction to push in")
@@ -97,13 +101,14 @@ def steering(
         raise ValueError("these prompts hold special tokens alone; give some text to go on from")
     norm = model.residual(prompts[:_TEXTS], layer)[counted.to(model.device)].square().sum(-1).mean().sqrt()
     plain = _write(model, prompts, length, seed)
-    plain_labels, plain_ce = _labels(model, prompts, plain), _cross_entropy(model, prompts, layer)
+    plain_labels, plain_ce = _labels(model, prompts, plain, known), _cross_entropy(model, prompts, layer)
     rows = []
     for feature, concept in zip(features, concepts):
         d = sae.W_dec[feature].to(model.device)
         push = strength * norm * d / d.norm()
         pushed = _write(model, prompts, length, seed, layer, push)
-        before, after = (_shares(labels, concept) for labels in (plain_labels, _labels(model, prompts, pushed)))
+        bit = known.names.index(concept)
+        before, after = (_shares(labels, bit) for labels in (plain_labels, _labels(model, prompts, pushed, known)))
         p = rises(after - before, seed)
         ce = _cross_entropy(model, prompts, layer, push)
         rows.append((feature, concept, before.mean(), after.mean(), p, p < SIGNIFICANT, plain_ce, ce))
@@ -111,19 +116,20 @@ def steering(
     return pd.DataFrame(rows, columns=names)
 
 
-def best_features(table: pd.DataFrame, m: int) -> pd.DataFrame:
-    """The m features that detect their concept best, among those whose concept can be counted in any text.
+def best_features(table: pd.DataFrame, m: int, labelling: Labelling = PYTHON) -> pd.DataFrame:
+    """The m features that detect their concept best, among those whose concept can be counted in what a model writes.
 
     Args:
         table: of `aligned.evals.concepts`. Features are ranked by `f1_chosen`, of the half of the text on which their
             concepts were chosen, so that `f1` stays a measure of them.
         m: how many.
+        labelling: that the concepts are from.
 
     Raises:
         TypeError, ValueError: m is no whole number of at least 1; fewer features with such a concept.
     """
     m = whole("m", m, 1)
-    countable = table[table.concept.isin(LEXICAL)]
+    countable = table[table.concept.isin((labelling.written or labelling).names)]
     if len(countable) < m:
         raise ValueError(
             f"{m} features are to be steered with, and {len(countable)} have a concept that can be counted"
@@ -175,20 +181,19 @@ def _write(
 
 
 def _labels(
-    model: LanguageModel, prompts: Int[Tensor, "n context"], written: Int[Tensor, "n length"]
+    model: LanguageModel, prompts: Int[Tensor, "n context"], written: Int[Tensor, "n length"], labelling: Labelling
 ) -> list[np.ndarray]:
     """The labels of the characters of what was written, in the light of the prompt that it follows."""
     found = []
     for prompt, more in zip(prompts[:, 1:], written):
         before = model.tokenizer.decode(prompt)
         whole = before + model.tokenizer.decode(more)
-        found.append(lexical_labels(Document("written", whole))[len(before) : len(whole)])
+        found.append(labelling.of(Document("written", whole))[len(before) : len(whole)])
     return found
 
 
-def _shares(labels: list[np.ndarray], concept: str) -> Float[np.ndarray, " n"]:
-    bit = np.uint64(CONCEPTS.index(concept))
-    return np.array([((w >> bit) & np.uint64(1)).mean() if len(w) else 0.0 for w in labels])
+def _shares(labels: list[np.ndarray], bit: int) -> Float[np.ndarray, " n"]:
+    return np.array([((w >> np.uint64(bit)) & np.uint64(1)).mean() if len(w) else 0.0 for w in labels])
 
 
 def _cross_entropy(

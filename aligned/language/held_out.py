@@ -10,11 +10,11 @@ from jaxtyping import Bool, Float, Int, UInt64
 from torch import Tensor
 
 from aligned.language import text
-from aligned.language.labels import PYTHON, Labelling, labelled_blocks
+from aligned.language.any_text import labelling_of
+from aligned.language.labels import Labelling, labelled_blocks
 from aligned.language.model import LanguageModel
 
 _BLOCKS = 8  # read at once
-_UNLABELLED = Labelling((), lambda doc: np.zeros(len(doc.text) + 1, np.uint64))
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class HeldOut:
     Attributes:
         tokens: `[n, context]`, BOS first.
         labels: `[n, context]`, each token's labels, bit i for concept i (`aligned.language.labels`).
-        names: of the concepts; none, where the text is not Python and no labelling was given.
+        labelling: that they are from.
         x: `[n, context, d_in]`, the residual stream after a layer.
         keep: `[n, context]`, False at special tokens, which are neither reconstructed nor measured, and at outliers
             where these were to be left out.
@@ -32,9 +32,14 @@ class HeldOut:
 
     tokens: Int[Tensor, "n context"]
     labels: UInt64[np.ndarray, "n context"]
-    names: tuple[str, ...]
+    labelling: Labelling
     x: Float[Tensor, "n context d_in"]
     keep: Bool[Tensor, "n context"]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the concepts."""
+        return self.labelling.names
 
     @property
     def kept(self) -> tuple[Float[Tensor, "m d_in"], UInt64[np.ndarray, " m"]]:
@@ -59,7 +64,7 @@ def held_out(
         tokens: how many, rounded up to whole blocks; fewer, where the text ends.
         context: tokens in a block, BOS included.
         source: as `aligned.language.text.documents` takes it.
-        labelling: by default Python's for `installed-python`, and none for any other source.
+        labelling: by default `aligned.language.any_text.labelling_of` the source.
         outliers: tokens whose activation's norm exceeds this many times the median norm are not kept; 0 keeps all.
 
     Raises:
@@ -69,11 +74,11 @@ def held_out(
     if tokens < 1 or context < 2:
         raise ValueError(f"tokens is {tokens} and context {context}; they are at least 1 and 2")
     model.check_context(context)
-    labelling = labelling or (PYTHON if source == text.INSTALLED else _UNLABELLED)
+    labelling = labelling or labelling_of(source)
     docs = text.documents(source, "held_out")
     found = labelled_blocks(docs, model.tokenizer, context, -(-tokens // context), labelling)
     x = torch.cat([model.residual(part, layer).cpu() for part in found.tokens.split(_BLOCKS)])
     keep, norms = ~model.is_special(found.tokens), x.norm(dim=2)
     if outliers:
         keep &= norms <= outliers * norms[keep].median()
-    return HeldOut(found.tokens, found.labels, found.names, x, keep)
+    return HeldOut(found.tokens, found.labels, labelling, x, keep)

@@ -31,10 +31,17 @@ Labels = UInt64[np.ndarray, " n"]
 
 @dataclass(frozen=True)
 class Labelling:
-    """Names of at most 64 concepts, and what gives each character of a document its word."""
+    """Names of at most 64 concepts, and what gives each character of a document its word.
+
+    Attributes:
+        names: bit by bit.
+        of: from a document to its characters' labels.
+        written: the labelling of what a model writes, which need not be whole; None where this one will do.
+    """
 
     names: tuple[str, ...]
     of: Callable[[Document], Labels]
+    written: Labelling | None = None
 
     def __post_init__(self) -> None:
         if len(self.names) > 64:
@@ -122,11 +129,13 @@ def labelled_windows(
     tokenizer: PreTrainedTokenizerBase,
     context: int = 128,
     labelling: Labelling | None = None,
+    most: int = 40_000,
 ) -> Windows:
     """Cut every document into windows of `context` tokens, BOS included; what does not fill its last one is dropped.
 
     Args:
         docs, tokenizer, context, labelling: as for `labelled_blocks`.
+        most: windows, at which no further document is read: a text of the hub may have no end.
 
     Raises:
         ValueError: no document is as long as one window.
@@ -145,6 +154,8 @@ def labelled_windows(
         ids.append(found[0][: n * (context - 1)].reshape(n, context - 1))
         marks.append(found[1][: n * (context - 1)].reshape(n, context - 1))
         documents += [doc.name] * n
+        if len(documents) >= most:
+            break
     if not documents:
         raise ValueError(f"no document that can be labelled has {context - 1} tokens, as a window of context {context}")
     tokens, labels = _with_bos(np.concatenate(ids), np.concatenate(marks), bos)
@@ -189,7 +200,7 @@ def from_table(spans: pd.DataFrame) -> Labelling:
     by_document = dict(tuple(spans.groupby("document")))
 
     def of(doc: Document) -> Labels:
-        labels = _Marks(doc.text, names)
+        labels = Marks(doc.text, names)
         for row in by_document[doc.name].itertuples() if doc.name in by_document else ():
             labels.mark(row.concept, row.start, row.end)
         return labels.labels
@@ -206,7 +217,7 @@ def _first_characters(text: str, offsets: list[tuple[int, int]]) -> Int[np.ndarr
     return np.where(following[start] < end, following[start], start)
 
 
-class _Marks:
+class Marks:
     """The characters' labels of one document."""
 
     def __init__(self, text: str, names: tuple[str, ...]) -> None:
@@ -279,13 +290,14 @@ def python_labels(doc: Document) -> Labels:
 
 
 def lexical_labels(doc: Document) -> Labels:
-    """Those of `LEXICAL` alone, of any text: what a model writes need not parse."""
-    found = _Lexical(doc.text)
+    """Those of `LEXICAL`, bit by bit, of any text: what a model writes need not parse."""
+    found = _Lexical(doc.text, LEXICAL)
     found.read()
     return found.labels
 
 
-PYTHON = Labelling(CONCEPTS, python_labels)
+WRITTEN_PYTHON = Labelling(LEXICAL, lexical_labels)
+PYTHON = Labelling(CONCEPTS, python_labels, WRITTEN_PYTHON)
 
 _BODIES: dict[type, str] = {
     ast.For: "loop body", ast.AsyncFor: "loop body", ast.While: "loop body", ast.Try: "try body",
@@ -295,11 +307,11 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Positioned = ast.expr | ast.stmt | ast.arg | ast.keyword | ast.alias | ast.excepthandler
 
 
-class _Lexical(_Marks):
+class _Lexical(Marks):
     """What `tokenize` knows: comments, literals, keywords, signs, names, indentation, ends of lines."""
 
-    def __init__(self, source: str) -> None:
-        super().__init__(source, CONCEPTS)
+    def __init__(self, source: str, names: tuple[str, ...]) -> None:
+        super().__init__(source, names)
         self.source = source
         self.lines = source.split("\n")  # ast counts lines as Python's tokenizer does, by these ends alone
         self.starts = np.cumsum([0, *(len(line) + 1 for line in self.lines)])
@@ -378,7 +390,7 @@ class _Python(ast.NodeVisitor, _Lexical):
     """What `ast` knows beside: what names and expressions are for, and in which bodies they stand."""
 
     def __init__(self, source: str) -> None:
-        _Lexical.__init__(self, source)
+        _Lexical.__init__(self, source, CONCEPTS)
         self.depth = 0  # of functions
 
     def span(self, node: _Positioned) -> tuple[int, int]:

@@ -24,6 +24,8 @@ from aligned.evals.scores import histogram
 from aligned.evals.sparse_probes import KS
 from aligned.evals.spurious import ABLATED
 from aligned.language import text
+from aligned.language.any_text import labelling_of
+from aligned.language.contents import local_text
 from aligned.language.held_out import HeldOut, held_out
 from aligned.language.labels import Windows, labelled_windows
 from aligned.report.retrace import moments, retrace
@@ -76,7 +78,7 @@ class Measure:
         of: a function that takes groups of runs and a size, and yields an answer for each group, in their order.
         unit: of the size; none, where the answer does not depend on text.
         groups: from specs to those that one answer is about.
-        labelled: whether the text must be one whose labels are known.
+        labelled: whether it rests on the labels of the tokens (`aligned.language.any_text.labelling_of`).
         least: the smallest size with which it can be asked.
         version: of what it measures. One that is raised is measured again; older answers stay in the records.
     """
@@ -91,12 +93,18 @@ class Measure:
     def check(self, specs: list[RunSpec], size: int) -> None:
         """Raise a `TypeError` or `ValueError` now for what could not be measured after long training."""
         whole("eval_tokens", size, self.least)
-        if self.labelled and (others := {s.text for s in specs} - {text.INSTALLED}):
-            raise ValueError(
-                f"this needs a text whose labels are known, {text.INSTALLED!r}, and text is "
-                f"{', '.join(sorted(others))}; with labels of your own (`aligned.language.labels`) call the measures "
-                "in `aligned.evals` yourself"
-            )
+        for source in {spec.text for spec in specs} if self.unit else ():
+            if local_text(source):  # read as far as its first held-out document
+                text.documents(source, "held_out")
+
+    def measured_on(self, size: int, texts: set[str]) -> str | None:
+        """What a page says of the text that was measured on."""
+        if not self.unit:
+            return None
+        if not self.labelled or texts == {text.INSTALLED}:
+            return f"{size:,} {self.unit}"
+        unit = self.unit.replace("code", "text")
+        return f"{size:,} {unit}, with labels that any text has (`aligned.language.any_text`)"
 
     def key(self, name: str, size: int, specs: tuple[RunSpec, ...]) -> str:
         """The key of the answer in the first run's `metrics.json`."""
@@ -324,7 +332,8 @@ def _held_out(model: str, layer: int, tokens: int, context: int, source: str, ou
 @lru_cache(maxsize=1)
 def _windows(model: str, source: str) -> Windows:
     """Of all held-out text, which takes a quarter of a minute to label: kept for the next measure."""
-    return labelled_windows(text.documents(source, "held_out"), runs.language_model(model).tokenizer)
+    docs, tokenizer = text.documents(source, "held_out"), runs.language_model(model).tokenizer
+    return labelled_windows(docs, tokenizer, labelling=labelling_of(source))
 
 
 @lru_cache(maxsize=1)

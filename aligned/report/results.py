@@ -59,8 +59,7 @@ def records(
 
     Raises:
         ValueError: no such measure; eval_tokens under 1 (for `scr` and `probing` 32); for pairs, a spec of which there
-            is one seed only; for measures that need labels, a text whose labels are not known; nothing to show, since
-            all that was asked for is planned and not published yet.
+            is one seed only; nothing to show, since all that was asked for is planned and not published yet.
     """
     if measure not in MEASURES:
         raise ValueError(f"measure is {measure!r}; there are {', '.join(MEASURES)}")
@@ -174,7 +173,7 @@ def _table(asked: Sequence[Run | RunSpec], size: int, measure: str, later: froze
     table = pd.DataFrame(rows)
     table.attrs = {
         "made": [{"spec": asdict(s), **by} for s, by in made.items()],
-        "measured_on": f"{size:,} {what.unit}" if what.unit else None,
+        "measured_on": what.measured_on(size, {spec.text for spec in specs}),
         "missing": [asdict(s) for s in dict.fromkeys(chain(*keys)) if s not in made],
     }
     return table

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
-from aligned.evals.attributes import PAIRS, SHARES, _sides, never, of_packages, often, pairs
+from aligned.evals.attributes import PAIRS, SHARES, _sides, more, never, of_any_text, of_packages, often, pairs
 from aligned.evals.spurious import train_probes
 from aligned.language import text
+from aligned.language.any_text import any_text
 from aligned.language.labels import Windows, from_table, labelled_windows
 from aligned.language.model import LanguageModel
 from aligned.language.text import Document
@@ -94,6 +95,65 @@ def test_the_embedded_pairs_have_their_full_size(model: LanguageModel) -> None:
             for one in (a_yes, a_no):
                 for other in (b_yes, b_no):
                     assert (one & other & (side == part)).sum() >= size / 4, (a.name, b.name, part)
+
+
+@pytest.fixture(scope="module")
+def signs(model: LanguageModel) -> Windows:
+    """Windows of a text of Chinese characters, in which no word has capitals and no sign is a comma."""
+    rng = np.random.default_rng(0)
+    characters = [chr(0x4E00 + i) for i in range(40)]
+    docs = [Document(f"d{i}", "".join(rng.choice(characters, 200, p=rng.dirichlet(np.ones(40))))) for i in range(80)]
+    return labelled_windows(docs, model.tokenizer, 32, any_text(docs))
+
+
+def test_any_text_has_pairs_of_its_own(model: LanguageModel, signs: Windows) -> None:
+    found = list(pairs(model, 1, signs, train=80, validation=16, test=16))
+    names = [name for pair in found for name in pair.name.split(" / ")]
+    assert len(names) == len(set(names)) > 2
+    assert {name.split()[0] for name in names} == {"the"}  # words alone: the signs are not there
+    for pair in found:
+        for texts in (pair.train, pair.test):
+            assert pd.crosstab(texts.a.numpy(), texts.b.numpy()).shape == (2, 2)
+
+
+def test_pairs_that_the_text_has_enough_of_come_first(signs: Windows) -> None:
+    side, sizes = _sides(signs.documents, 0), {"train": 80, "validation": 16, "test": 16}
+
+    def least(a: str, b: str) -> float:
+        masks = [more(concept).of(signs) for concept in (a, b)]
+        return min(
+            1.0,
+            *((x & y & (side == part)).sum() / n * 4 for x in masks[0] for y in masks[1] for part, n in sizes.items()),
+        )
+
+    found = [(a.name, b.name) for a, b in of_any_text(signs, side, sizes)]
+    words = signs.names[-20:][:6]
+    assert least(*found[0]) == max(least(a, b) for a in words for b in words if a != b)
+    assert [least(*pair) for pair in found] == sorted((least(*pair) for pair in found), reverse=True)
+
+
+def test_more_is_a_third_against_a_third(signs: Windows) -> None:
+    here, absent = more(signs.names[-20]).of(signs)
+    share = signs.share(signs.names[-20])
+    assert share[here].min() > share[absent].max()
+    assert not (here & absent).any()
+    assert 0.2 < here.mean() < 0.45
+    assert not more("number").of(signs)[0].any()  # it is nowhere
+    assert more("number").of(signs)[1].all()
+
+
+def test_a_text_without_such_windows_is_refused(model: LanguageModel) -> None:
+    docs = [Document(f"d{i}", "one and the same " * 20) for i in range(4)]
+    with pytest.raises(ValueError, match="windows of 4 documents have no such two: take more text"):
+        list(pairs(model, 1, labelled_windows(docs, model.tokenizer, 16, any_text(docs))))
+
+
+def test_no_more_windows_are_read_than_asked_for(model: LanguageModel) -> None:
+    def endless():  # type: ignore[no-untyped-def]
+        while True:
+            yield Document("", "a = 1\n" * 50)
+
+    assert 10 <= len(labelled_windows(endless(), model.tokenizer, 16, most=10).documents) < 30
 
 
 def test_labels_of_a_table_make_pairs_too(model: LanguageModel) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from aligned.evals import pushes
 from aligned.evals.pushes import best_features, rises, steering, success_rate
+from aligned.language.any_text import any_text
 from aligned.language.labels import LEXICAL
 from aligned.language.model import LanguageModel
 from aligned.sae import SAE
@@ -37,6 +38,19 @@ def test_a_direction_that_writes_comments_does_and_a_random_one_does_not(
     assert table.steered[0] > table.unsteered[0] + 0.05
     assert not table.success[1]
     assert table.ce_steered[0] > table.ce_unsteered[0]  # on text as it is
+
+
+def test_labels_of_any_text_are_counted_too(model: LanguageModel, blocks: torch.Tensor, sae: SAE) -> None:
+    labelling = any_text([])
+    prompts = blocks[:, :33]
+    table = steering(sae, model, [0], ["other sign"], prompts, strength=1.0, length=16, labelling=labelling)
+    assert table.steered[0] > table.unsteered[0] + 0.05
+    with pytest.raises(
+        ValueError, match="comment cannot be counted in text that may not parse; there are inside a word"
+    ):
+        steering(sae, model, [0], ["comment"], prompts, labelling=labelling)
+    known = pd.DataFrame({"concept": ["comma", "comment", "number"], "f1_chosen": [0.3, 0.9, 0.8]})
+    assert best_features(known, 2, labelling).index.tolist() == [2, 0]
 
 
 def test_a_push_is_as_long_as_activations_are_whatever_the_length_of_the_row(

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from aligned.language import text
+from aligned.language.any_text import NAMES
 from aligned.language.held_out import held_out
 from aligned.language.labels import CONCEPTS
 from aligned.language.model import LanguageModel
@@ -30,12 +31,24 @@ def test_tokens_labels_and_activations_belong_together(model: LanguageModel) -> 
     assert labelled[code].all()
 
 
-def test_text_that_is_not_python_has_no_labels(model: LanguageModel, tmp_path: Path) -> None:
+def test_text_that_is_not_python_has_labels_that_any_text_has(
+    model: LanguageModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for i in range(60):
         (tmp_path / f"{i}.txt").write_text(f"No. {i}: neither this ( nor that parses. " * 20)
     found = held_out(model, 0, 100, context=32, source=str(tmp_path))
-    assert found.names == ()
-    assert not found.labels.any()
+    assert found.names[: len(NAMES)] == NAMES
+    assert 'the word "neither"' in found.names
+    brackets = (found.labels >> np.uint64(NAMES.index("opening bracket"))) & np.uint64(1) == 1
+    expected = torch.isin(found.tokens, torch.tensor(model.tokenizer.convert_tokens_to_ids(["(", "Ġ("])))
+    assert brackets.any()
+    assert (brackets == expected.numpy()).all()
+    assert f"{tmp_path} is not read as Python: its tokens get labels that any text has" in capsys.readouterr().out
+    held_out(model, 0, 100, context=32)
+    assert not capsys.readouterr().out
+
+
+def test_what_cannot_be_read_is_refused(model: LanguageModel) -> None:
     with pytest.raises(ValueError, match="layer is 9; embedded has 6 layers"):
         held_out(model, 9, 100)
     with pytest.raises(ValueError, match="tokens is 0 and context 256; they are at least 1 and 2"):

@@ -16,8 +16,9 @@ from aligned.evals.attributes import PAIRS
 from aligned.evals.contexts import Page
 from aligned.evals.sparse_probes import KS
 from aligned.formats import load_saelens
+from aligned.language.any_text import any_text
 from aligned.language.held_out import held_out
-from aligned.report import measures
+from aligned.report import measures, results
 from aligned.report.retrace import moments, retrace
 from aligned.store import runs
 from aligned.store.runs import Run
@@ -52,6 +53,31 @@ def test_probing_is_of_both_attributes_of_every_pair(place: Path) -> None:
     assert np.mean(row["full"]) > 0.6
     assert set(few["k"]) == {1, 2, 5}  # 16 features are more than there are
     assert few["full"][::3] == row["full"][::4]
+
+
+def test_labelled_measures_take_a_folder_of_any_language(place: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice(list("абвгдежзиклмнопрст"), rng.integers(1, 11))) for _ in range(200)]
+    (folder := tmp_path / "texts").mkdir()
+    for i in range(400):
+        said = rng.choice(words, (20, 8), p=rng.dirichlet(np.full(200, 0.1)))
+        (folder / f"{i}.txt").write_text("".join(f"{' '.join(line).capitalize()}. " for line in said))
+    specs = [replace(SMALL, d_sae=128, text=str(folder), seed=seed) for seed in (0, 1)]
+    shown = {
+        name: aligned.records(specs, 64 if name in ("scr", "probing") else 4096, measure=name)
+        for name in ("features", "browser", "scr", "probing", "contexts")
+    }
+    rows = {name: table.iloc[0] for name, table in shown.items()}
+    assert rows["features"].f1_mean > rows["features"].f1_chance
+    detected = {feature["page"]["concept"] for feature in rows["browser"].features}
+    assert detected & set(any_text([]).names)
+    assert len(set(rows["scr"]["pair"])) > 1
+    assert np.isfinite(rows["scr"]["scr"]).all()
+    assert set(rows["probing"]["attribute"]) == {name for pair in rows["scr"]["pair"] for name in pair.split(" / ")}
+    assert np.mean(rows["probing"]["full"]) > 0.6
+    said = "with labels that any text has"
+    assert {name for name, table in shown.items() if said in results.setting(table)} == set(shown) - {"contexts"}
+    assert "64 windows of held-out text, with labels" in results.setting(shown["scr"])
 
 
 def test_convergence_trains_each_sae_again_once_and_ends_where_stability_is_measured(

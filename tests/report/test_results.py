@@ -190,15 +190,13 @@ def test_what_could_not_be_measured_is_refused_before_it_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALIGNED_STORE", str(tmp_path))
-    for measure in ("features", "scr"):
-        specs = aligned.grid(SMALL, seed=[0, 1], text=["mine.txt"])
-        with pytest.raises(
-            ValueError, match="needs a text whose labels are known, 'installed-python', and text is mine"
-        ):
-            aligned.records(specs, EVAL, measure=measure)
+    (mine := tmp_path / "mine.txt").write_text("x = 1\n" * 500)  # of one document
+    for measure in ("recovery", "scr"):
+        with pytest.raises(ValueError, match=r"mine.txt has no text in its held_out part, .*: give more text"):
+            aligned.records(aligned.grid(SMALL, text=[str(mine)]), EVAL, measure=measure)
     with pytest.raises(ValueError, match="eval_tokens is 16; it is a whole number from 32"):
         aligned.records([SMALL], 16, measure="scr")
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [mine]
 
 
 def test_what_was_measured_before_an_interruption_is_published_whole(
