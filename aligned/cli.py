@@ -95,7 +95,7 @@ def runs() -> None:
 
 @runs.command("list")
 def list_runs() -> None:
-    """Every run: its size, age and metrics."""
+    """Every run: its size, date and tokens, and what was measured last of CE recovered."""
     from aligned.files import store
     from aligned.store.runs import line
 

@@ -71,10 +71,10 @@ def bias_for_l0(pre: Tensor) -> Tensor:
 def ours(activation: str, d_in: int, d_sae: int, arm: str, x: Tensor) -> Step:
     from aligned.sae import SAE
     from aligned.spec import RunSpec
-    from aligned.training import kernels_cpu
     from aligned.training.fused import Trainer
+    from aligned.training.memory import keep_freed_memory
 
-    kernels_cpu.keep_freed_memory()
+    keep_freed_memory()
     sparsity, constraint = (1e-3 if activation == "relu" else K), ("none" if arm == "standard" else "projected")
     spec = RunSpec(d_sae=d_sae, activation=activation, sparsity=sparsity, constraint=constraint)  # type: ignore[arg-type]
     sae = SAE(d_in, d_sae, spec.activation, spec.sparsity, spec.constraint).to(DEVICE)
@@ -126,10 +126,11 @@ def dictionary_learning(activation: str, d_in: int, d_sae: int, arm: str, x: Ten
 def floor(activation: str, d_in: int, d_sae: int, arm: str, x: Tensor) -> Step:
     """What no step can do without: the product that finds the codes, in the precision of this processor, and the
     selection of the largest, with torch's `topk` or with ours."""
-    from aligned.training import kernels_cpu, sparse
+    from aligned.training import sparse
+    from aligned.training.memory import keep_freed_memory
 
     select = sparse.topk if arm.endswith("our selection") else lambda pre, k: pre.topk(k, sorted=False)
-    kernels_cpu.keep_freed_memory()
+    keep_freed_memory()
     W_enc = torch.randn(d_sae, d_in, device=DEVICE, dtype=dtype()).T
     pre = torch.empty(BATCH, d_sae, device=DEVICE, dtype=dtype())
     return lambda x: select(torch.mm(x.to(pre.dtype), W_enc, out=pre), K)
@@ -138,9 +139,9 @@ def floor(activation: str, d_in: int, d_sae: int, arm: str, x: Tensor) -> Step:
 def roofline(activation: str, d_in: int, d_sae: int, arm: str, x: Tensor) -> Step:
     """The machine's own limit, with the best that torch has for either: the product that finds the codes, and the
     optimizer's pass over weights, gradients and moments. All else that a step does would be free."""
-    from aligned.training import kernels_cpu
+    from aligned.training.memory import keep_freed_memory
 
-    kernels_cpu.keep_freed_memory()
+    keep_freed_memory()
     weights = [torch.nn.Parameter(torch.randn(d_sae, d_in, device=DEVICE)) for _ in range(2)]
     for weight in weights:
         weight.grad = torch.randn_like(weight)

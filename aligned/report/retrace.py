@@ -16,6 +16,7 @@ from aligned.provenance import provenance
 from aligned.store import runs
 from aligned.store.runs import Run
 from aligned.training.fused import Trainer
+from aligned.training.memory import freed_memory_kept
 
 MOMENTS = 8
 MAKERS = ("commit", "device", "threads", "versions")  # of provenance: with others than these the bits may differ
@@ -26,6 +27,7 @@ def moments(steps: int) -> list[int]:
     return sorted({0, *(max(1, round(steps / 2**i)) for i in range(MOMENTS - 1))})
 
 
+@freed_memory_kept()
 def retrace(run: Run) -> tuple[list[Rows], float]:
     """Train a run again.
 
@@ -41,10 +43,6 @@ def retrace(run: Run) -> tuple[list[Rows], float]:
     raw = runs.activations(*runs.pool_of(spec))
     pool: Activations = Centred(raw) if spec.center else raw
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        from aligned.training.kernels_cpu import keep_freed_memory  # here, for Numba takes long to import
-
-        keep_freed_memory()
     made = run.provenance
     was_bf16 = made.get("precision", "bf16") == "bf16"  # records without it were made in bf16
     trainer = Trainer(spec.start(pool.d_in).to(device), spec, was_bf16)

@@ -474,4 +474,4 @@ def line(folder: Path) -> str:
         return f"{start}  {error}"
     except (KeyError, TypeError, ValueError) as error:
         return f"{start}  {folder / 'metrics.json'} holds no evaluation of this version ({error!r})"
-    return f"{start}  {spec.tokens / 1e6:7.1f}M tokens  {last}"
+    return f"{start}  {spec.tokens:13,} tokens  {last}"

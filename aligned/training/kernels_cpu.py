@@ -7,7 +7,6 @@ GPU; `tests/training/test_kernels.py` compares both with plain dense ones.
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import numba
@@ -23,17 +22,6 @@ ONE = np.float32(1)  # a plain 1 would turn the rest of a sum into float64
 # The order of a sum is free, so that it can be vectorised. What Numba compiles and what it later finds in its cache may
 # differ in that order, hence in bits: kernels with such sums are compiled by every process anew.
 FAST = {"reassoc", "nsz"}
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep freed memory for the next step instead of returning it page by page. Fresh pages cost
-    more than what is done with them: without this a step of the larger shapes takes about twice as long."""
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except OSError:  # another C library: slower, and the same result
-        return
-    for option in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-        mallopt(option, 1 << 30)
 
 
 def _bits(x: Tensor) -> Any:

@@ -18,6 +18,7 @@ from aligned.language.activations import Activations
 from aligned.sae import SAE
 from aligned.spec import RunSpec
 from aligned.training import autograd, fused
+from aligned.training.memory import freed_memory_kept
 from aligned.training.state import Training
 
 LOG_ROWS = 50
@@ -25,6 +26,7 @@ COLUMNS = ("step", "tokens", "loss", "l0", "fvu", "dead", "alignment_mean", "ali
 SCORES = (41, -0.525, 1.525)  # the column `scores`: counts of alignment scores in that many bins from there to there
 
 
+@freed_memory_kept()
 def train(
     spec: RunSpec,
     activations: Activations,
@@ -55,10 +57,6 @@ def train(
         ValueError: the checkpoint was made in another precision; names both.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        from aligned.training.kernels_cpu import keep_freed_memory  # here, for Numba takes long to import
-
-        keep_freed_memory()
     sae = spec.start(activations.d_in).to(device)
     trainer: Training = (fused if sae.method.by_hand else autograd).Trainer(sae, spec)
     place, log = folder / "checkpoint.safetensors", folder / "log.csv"
