@@ -292,8 +292,8 @@ def _check_reachable(name: str, where: str, revision: str | None) -> None:
         if Path(where).is_dir() or isinstance(error, ValueError):  # it was there to be read
             raise NotFound(f"{where} holds no model that transformers can read: {error}") from error
         raise Unreachable(
-            f"the model {name!r} could not be fetched and is not in the local cache. Without a network give a local "
-            f"Hugging Face folder, or {EMBEDDED!r}"
+            f"the model {f'{name}@{revision}' if revision else name!r} could not be fetched and is not in the local "
+            f"cache. Without a network give a local Hugging Face folder, or {EMBEDDED!r}"
         ) from error
     is_causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type, ())
     is_causal = (is_causal,) if isinstance(is_causal, str) else is_causal

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from aligned.errors import Unreachable
 from aligned.evals import recovery
 from aligned.language.model import LanguageModel
 from aligned.sae import SAE
@@ -81,3 +82,22 @@ def test_cross_entropy_with_a_perfect_sae_is_the_clean_one(model: LanguageModel,
     found = recovery(perfect, model, tokens, layer=1)
     assert found["ce_sae"] == pytest.approx(found["ce_clean"], rel=1e-5)
     assert found["fvu"] < 1e-10
+
+
+def test_a_hub_id_is_a_folder_of_its_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a cache as the hub's own library keeps it, with two revisions of one model."""
+    from huggingface_hub import constants
+
+    cached = tmp_path / "models--owner--tiny"
+    (cached / "refs").mkdir(parents=True)
+    made = {}
+    for seed, revision in enumerate(("main", "step1")):
+        commit = f"{seed}" * 40
+        (cached / "refs" / revision).write_text(commit)
+        made[revision] = make("gpt_neox", cached / "snapshots" / commit, seed)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    main, step = (LanguageModel(name) for name in ("owner/tiny", "owner/tiny@step1"))
+    assert main.fingerprint == LanguageModel(str(made["main"])).fingerprint
+    assert step.fingerprint == LanguageModel(str(made["step1"])).fingerprint != main.fingerprint
+    with pytest.raises(Unreachable, match=r"'owner/tiny@step2' could not be fetched .* Without a network give a local"):
+        LanguageModel("owner/tiny@step2")
