@@ -123,9 +123,20 @@ def installed_english(split: Split = "train") -> Iterator[Document]:
     and one for each page (`.md`, `.rst`) that is installed with those packages; without duplicates. A text that stands
     in both splits counts as held out.
 
-    Made as it is read: to parse all files takes half a minute.
+    The training text is made as it is read: to parse all files takes half a minute.
     """
-    seen = {_digest(doc.text) for doc in installed_english("held_out")} if split == "train" else set()
+    if split == "held_out":
+        return iter(_held_out_english())
+    return _in_english(split, {_digest(doc.text) for doc in _held_out_english()})
+
+
+@lru_cache(maxsize=1)
+def _held_out_english() -> tuple[Document, ...]:
+    return tuple(_in_english("held_out", set()))
+
+
+def _in_english(split: Split, seen: set[str]) -> Iterator[Document]:
+    """What is said in English in a split, without the texts of these digests."""
     for doc in itertools.chain(_pages(split), installed_python(split)):
         english = doc.text if doc.name.endswith(_PAGES) else docstrings(doc.text)
         if english.strip() and (digest := _digest(english)) not in seen:
