@@ -53,6 +53,8 @@ def rerun(notebook: str, parameter: Pairs, preset: str, out: Path | None, figure
     kinds = () if every else (".svg",) if figure else (".ipynb", ".html")
     if out and kinds and out.suffix not in kinds:
         raise click.UsageError(f"--out is {out}; what is written is {' or '.join(kinds)}: give a name that ends so")
+    if every and out and out.is_file():
+        raise click.UsageError(f"--out is {out}, a file; --all writes a page each into a folder")
     names = [name for name, _ in parameter]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise click.UsageError(f"{', '.join(twice)} is given twice; a list is one value, such as -p seeds [0,1]")

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -46,6 +47,22 @@ def store() -> Path:
     if not there.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, f"ALIGNED_STORE is {named}, and {there} is a file; it names a folder")
     return place
+
+
+def check_place(path: Path) -> None:
+    """Make the folder that a file is to be written in, and try it, before the work whose result it will hold.
+
+    Raises:
+        OSError: it can't be written; names what stands there.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, f"{path} is a folder; name a file to write")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, f"{path} can't be written ({error.strerror}); name another place") from error
 
 
 @contextmanager

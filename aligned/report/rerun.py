@@ -23,7 +23,8 @@ from typing import Any, ClassVar, TextIO
 
 import yaml
 
-from aligned.files import write_text
+from aligned.checks import said, unknown
+from aligned.files import check_place, write_text
 from aligned.report.values import allowed, problems
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -37,7 +38,7 @@ def parameters(notebook: Path) -> Parameters:
 
     Raises:
         FileNotFoundError: no such notebook; the message names those that there are.
-        ValueError: the cell is no Python, or a value must be computed; names the parameter.
+        ValueError: no notebook; the cell is no Python, or a value must be computed; names the parameter.
     """
     return {name: value for name, (value, _) in _cell(notebook).items()}
 
@@ -72,7 +73,10 @@ def _source(notebook: Path) -> str:
     if not notebook.exists():
         there = ", ".join(sorted(p.stem for p in notebook.parent.glob("*.ipynb"))) or "none"
         raise FileNotFoundError(f"no notebook {notebook}; in {notebook.parent} there are: {there}")
-    cells = nbformat.read(notebook, 4).cells
+    try:
+        cells = nbformat.read(notebook, 4).cells
+    except Exception as error:  # nbformat raises many kinds
+        raise ValueError(f"{notebook} is no notebook that can be read ({type(error).__name__}: {error})") from error
     return next((cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])), "")
 
 
@@ -97,6 +101,7 @@ def preset(name: str, notebook: Path) -> Parameters:
 
     Raises:
         FileNotFoundError: no such preset; the message names those that there are.
+        ValueError: a file that is none, or that names a notebook that is not there; says where and what.
     """
     folder = notebook.parent / "presets"
     place = folder / f"{name}.yml"
@@ -104,7 +109,18 @@ def preset(name: str, notebook: Path) -> Parameters:
         raise FileNotFoundError(
             f"no preset {name!r}; there are {', '.join(sorted(p.stem for p in folder.glob('*.yml')))}"
         )
-    return (yaml.load(place.read_text(), Yaml) or {}).get(notebook.stem) or {}
+    try:
+        parts = yaml.load(place.read_text(encoding="utf-8"), Yaml) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{place} is no YAML that can be read ({' '.join(str(error).split())})") from error
+    if not isinstance(parts, dict):
+        raise ValueError(f"{place} holds {said(parts)}; it has a line for each notebook, and under it its parameters")
+    if wrong := unknown(map(str, parts), ["note", *(page.stem for page in notebook.parent.glob("*.ipynb"))]):
+        raise ValueError(f"{place} has values for {wrong}; there is no such notebook in {notebook.parent}")
+    of = parts.get(notebook.stem) or {}
+    if not isinstance(of, dict):
+        raise ValueError(f"{place}: {notebook.stem} is {said(of)}; a line for each parameter is needed, NAME: VALUE")
+    return of
 
 
 def preset_of(model: str, notebook: Path) -> str:
@@ -208,14 +224,15 @@ def rerun(
 
     Raises:
         ValueError, TypeError: see `checked`.
+        OSError: `out` can't be written; found before anything runs.
         RuntimeError: a cell failed; the message is that cell's.
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
     given = checked(notebook, given)
+    check_place(out)
     bar = {"bar_format": CELLS, "desc": notebook.stem, "file": watched, "disable": False}
-    out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.parent, prefix=".running-") as place:  # not where it would be taken for a page
         running = Path(place) / out.name
         try:
@@ -277,6 +294,7 @@ def figure_with(notebook: Path, given: Mapping[str, Any], name: str, out: Path, 
     there = [c.metadata["mystnb"]["figure"]["name"] for c in cells if "figure" in c.metadata.get("mystnb", {})]
     if name not in there:
         raise ValueError(f"{notebook} has no figure {name!r}; it has {', '.join(there) or 'none'}")
+    check_place(out)
     with TemporaryDirectory() as place:
         return figure(rerun(notebook, Path(place) / notebook.name, given, watched, out.parent), name, out)
 
@@ -300,6 +318,7 @@ def page_with(
 
     if not (NOTEBOOKS / notebook.name).exists():
         raise ValueError(f"{notebook} is no page of the book: give -o {out.with_suffix('.ipynb')}")
+    check_place(out)
     book.check_free(book.files_of(out))
     made = ", ".join(f"{name} = {value!r}" for name, value in given.items())
     banner = book.note(preset) or (f"The page {notebook.stem} was made again with {made}." if made else "")
@@ -335,7 +354,7 @@ def _comments(notebook: Path) -> dict[str, str]:
 
 
 def _kind(value: Any) -> str:
-    return f"list of {_kind(value[0])}" if isinstance(value, list) and value else type(value).__name__
+    return f"list of {type(value[0]).__name__}" if isinstance(value, list) and value else type(value).__name__
 
 
 class Words(str):
@@ -369,7 +388,7 @@ def typed(name: str, value: Any, like: Any) -> Any:
     if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not type(like):
-        raise TypeError(f"{name} is {value!r} ({_kind(value)}); it must be of type {_kind(like)}, such as {like!r}")
+        raise TypeError(f"{name} is {said(value)} ({_kind(value)}); it must be of type {_kind(like)}, such as {like!r}")
     return value
 
 
@@ -377,19 +396,26 @@ def written(text: str) -> Any:
     """What words mean: 3, 1e-4, [1, 2] as in Python; true, words and lists of words as in YAML, without comments."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         pass
     try:
         return str(text) if re.search(r"(^|\s)#", text) else yaml.load(text, Yaml)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         return str(text)
 
 
 class Yaml(yaml.SafeLoader):
-    """YAML as version 1.2 has it, and people expect it: 1e-3 is a number, 010 is 10, and 1:30, no and a date are words.
-    PyYAML by itself reads version 1.1."""
+    """YAML as version 1.2 has it, and people expect it: 1e-3 is a number, 010 is 10, 1:30, no and a date are words, and
+    a key stands once. PyYAML by itself reads version 1.1, and takes the last of two equal keys."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {', '.join(twice)} is given twice")
+        return node
 
 
 for _kind_of, _pattern in (

@@ -14,7 +14,10 @@ from aligned.report.rerun import (
     NOTEBOOKS,
     Words,
     checked,
+    chosen,
     described,
+    figure_with,
+    page_with,
     parameters,
     preset,
     preset_of,
@@ -178,6 +181,8 @@ def test_a_failed_run_keeps_what_it_got_to_and_spoils_nothing(notebook: Path, tm
         ("no", "no"),
         ("2024-05-01", "2024-05-01"),
         ("=", "="),
+        ("&a [*b]", "&a [*b]"),
+        ("[" * 400, "[" * 400),
         ("~", None),
         ("-.inf", float("-inf")),
         ("my data #2", "my data #2"),
@@ -284,6 +289,58 @@ def test_a_preset_is_read_by_the_same_rules(tmp_path: Path) -> None:
     (tmp_path / "presets").mkdir()
     (tmp_path / "presets" / "few.yml").write_text("mine: {rate: 1e-3, name: no}  # a comment\n")
     assert checked(place, preset("few", place)) == {"rate": 0.001, "name": "no"}
+
+
+def test_a_list_in_itself_is_refused_in_a_line() -> None:
+    with pytest.raises(TypeError, match=r"seeds\[0\] is .* \(list of list\); it must be of type int"):
+        checked(FIGURE, {"seeds": Words("[&a [*a]]")})
+
+
+# What a preset holds, and what is said of it.
+PRESETS = {
+    "a list": ("- nb", r"p\.yml holds \['nb'\]; it has a line for each notebook"),
+    "text": ("nb", r"p\.yml holds 'nb'"),
+    "no YAML": (
+        "# mine\nnb: [",
+        r"p\.yml is no YAML that can be read \(while parsing a flow node expected the node content",
+    ),
+    "no text": ("\0", r"p\.yml is no YAML that can be read \(unacceptable character"),
+    "a notebook's part is a list": ("nb: [width]", r"p\.yml: nb is \['width'\]; a line for each parameter is needed"),
+    "another notebook": ("nbb: {width: 4}", r"p\.yml has values for nbb \(meant is perhaps nb\); there is no such"),
+    "a parameter twice": ("nb:\n  width: 4\n  width: 5", r"p\.yml is no YAML .*line 2: width is given twice"),
+    "a notebook twice": ("nb: {width: 4}\nnb: {width: 4}", "nb is given twice"),
+}
+
+
+@pytest.mark.parametrize("case", PRESETS)
+def test_a_preset_that_is_none_is_named(case: str, notebook: Path, tmp_path: Path) -> None:
+    holds, says = PRESETS[case]
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets" / "p.yml").write_text(holds)
+    with pytest.raises(ValueError, match=says) as error:
+        chosen(str(notebook), {}, "p")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("holds", ["[]", "{half", "{}", ""])
+def test_what_is_no_notebook_is_named(holds: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.ipynb").write_text(holds)
+    with pytest.raises(ValueError, match=r"mine\.ipynb is no notebook that can be read"):
+        parameters(tmp_path / "mine.ipynb")
+
+
+def test_a_place_that_cannot_be_written_is_named_before_anything_runs(notebook: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder.ipynb").mkdir()
+    (tmp_path / "afile").touch()
+    for out, says in (("folder.ipynb", "folder; name a file to write"), ("afile/nb.ipynb", "can't be written")):
+        with pytest.raises(OSError, match=says):
+            rerun(notebook, tmp_path / out, {})
+        with pytest.raises(OSError, match=says):
+            page_with(FIGURE, {}, tmp_path / out)
+        with pytest.raises(OSError, match=says):
+            figure_with(FIGURE, {"seeds": [0]}, "fig-recovered-ce", tmp_path / out)
+    with pytest.raises(OSError, match=r"x\.ipynb can't be written"):
+        rerun(notebook, Path("/proc/x.ipynb"), {})
 
 
 def test_an_unknown_notebook_is_answered_with_those_that_there_are() -> None:
