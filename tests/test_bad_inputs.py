@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import re
+import runpy
 import shutil
 import zlib
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import aligned
-from aligned import evals, files
+from aligned import evals, files, training
 from aligned.alignment import alignment_score
 from aligned.errors import NotFound
 from aligned.evals import onset
@@ -38,7 +39,9 @@ from aligned.evals.scores import histogram
 from aligned.evals.spurious import Texts, intervals_over_seeds, train_probes
 from aligned.formats import load, save_saelens
 from aligned.language import activations, text
+from aligned.language.held_out import held_out
 from aligned.language.model import EMBEDDED_FOLDER, LanguageModel
+from aligned.language.text import token_blocks
 from aligned.report import claims
 from aligned.report.rules import Finding
 from aligned.sae import SAE
@@ -255,6 +258,9 @@ ON_MODEL: dict[str, OnModel] = {
     "residual, negative id": (lambda m: m.residual(prompts() - 9, 0), ValueError, "run from -2 to -2"),
     "residual, floats": (lambda m: m.residual(prompts().float(), 0), ValueError, r"whole numbers.*float32"),
     "loss, 300 tokens": (lambda m: m.token_loss(prompts(1, 300)), ValueError, "at most 256 tokens"),
+    "residual, layer of text": (
+        lambda m: m.residual(prompts(), "3"), TypeError, "layer is '3'; it is a whole number"  # type: ignore[arg-type]
+    ),
     "loss, one row": (lambda m: m.token_loss(prompts(4)), ValueError, r"\[n, context\]"),
     "recovery, NaN weights": (
         lambda m: evals.recovery(sae(NAN, width=128), m, prompts(), 3), ValueError, "not finite"
@@ -287,6 +293,15 @@ ON_MODEL: dict[str, OnModel] = {
     "pairs, no windows": (lambda m: next(pairs(m, 3, None)), TypeError, "`labelled_windows` makes them"),  # type: ignore[arg-type]
     "pairs, 4.5 windows": (lambda m: next(pairs(m, 3, None, train=4.5)), TypeError, r"train is 4\.5"),  # type: ignore[arg-type]
     "recovery, None": (lambda m: evals.recovery(sae(width=128), m, None, 3), TypeError, "tokens are a torch tensor"),  # type: ignore[arg-type]
+    "held_out, 1.5 tokens": (lambda m: held_out(m, 3, 1.5), TypeError, r"tokens is 1\.5; it is a whole"),  # type: ignore[arg-type]
+    "held_out, True": (lambda m: held_out(m, 3, True), TypeError, "tokens is True"),
+    "held_out, layer of text": (lambda m: held_out(m, "3", 64), TypeError, "layer is '3'"),  # type: ignore[arg-type]
+    "held_out, context 1": (lambda m: held_out(m, 3, 64, 1), ValueError, "context is 1; it is a whole number from 2"),
+    "held_out, NaN outliers": (lambda m: held_out(m, 3, 64, outliers=NAN), ValueError, "outliers is nan"),
+    "blocks 0": (lambda m: token_blocks([], m.tokenizer, 8, 0), ValueError, "blocks is 0; it is a whole number from 1"),
+    "blocks -1": (lambda m: token_blocks([], m.tokenizer, 8, -1), ValueError, "blocks is -1"),
+    "blocks 1.5": (lambda m: token_blocks([], m.tokenizer, 8, 1.5), TypeError, r"blocks is 1\.5"),  # type: ignore[arg-type]
+    "blocks, context of text": (lambda m: token_blocks([], m.tokenizer, "8"), TypeError, "context is '8'"),  # type: ignore[arg-type]
     "steering, feature 0.5": (lambda m: steer(m, features=[0.5]), ValueError, r"no feature 0\.5"),
     "steering, strength nan": (lambda m: steer(m, strength=NAN), ValueError, "strength is nan"),
     "steering, strength 1e30": (lambda m: steer(m, strength=1e30), ValueError, "strength is 1e"),
@@ -683,6 +698,13 @@ def test_a_store_that_is_a_file_or_has_no_name(tmp_path: Path, monkeypatch: pyte
     assert files.store() == files.home() / "runs"
     monkeypatch.setenv("ALIGNED_STORE", "~/x")
     assert files.store() == Path.home() / "x"
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "x", "1.5"])
+def test_a_number_of_threads_that_numba_does_not_take(threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_NUM_THREADS", threads)
+    with pytest.raises(ValueError, match=f"NUMBA_NUM_THREADS is '{threads}'; it is a whole number from 1, or not set"):
+        runpy.run_path(training.__file__)
 
 
 def test_a_pool_whose_bytes_changed_is_not_whole(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt64
 from torch import Tensor
 
+from aligned.checks import number, whole
 from aligned.language import text
 from aligned.language.any_text import labelling_of
 from aligned.language.labels import Labelling, labelled_blocks
@@ -68,11 +69,12 @@ def held_out(
         outliers: tokens whose activation's norm exceeds this many times the median norm are not kept; 0 keeps all.
 
     Raises:
-        ValueError: a layer that the model does not have, blocks that are too long for it, no tokens, or no text.
+        TypeError, ValueError: a layer that the model does not have, blocks that are too long for it, no tokens, or no
+            text.
     """
     model.hook(layer)
-    if tokens < 1 or context < 2:
-        raise ValueError(f"tokens is {tokens} and context {context}; they are at least 1 and 2")
+    tokens, context = whole("tokens", tokens, 1), whole("context", context, 2)
+    outliers = number("outliers", outliers, 0)
     model.check_context(context)
     labelling = labelling or labelling_of(source)
     docs = text.documents(source, "held_out")

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from aligned.checks import whole
 from aligned.errors import NoAccess, NotFound, Unreachable
 from aligned.language import text, wheels
 
@@ -111,9 +112,9 @@ class LanguageModel:
         """Name of the residual stream after a layer.
 
         Raises:
-            ValueError: a layer that the model does not have.
+            TypeError, ValueError: a layer that the model does not have.
         """
-        if not 0 <= layer < self.n_layers:
+        if whole("layer", layer) >= self.n_layers:
             raise ValueError(f"layer is {layer}; {self.name} has {self.n_layers} layers, 0 to {self.n_layers - 1}")
         return f"blocks.{layer}.hook_resid_post"
 
@@ -197,7 +198,7 @@ class LanguageModel:
         hooks = [] if splice is None else [(self.hook(layer), lambda value, hook: splice(value).to(value.dtype))]
         with torch.random.fork_rng(), self.bridge.hooks(fwd_hooks=hooks):
             torch.manual_seed(seed)
-            whole = self.bridge.generate(
+            written = self.bridge.generate(
                 tokens.to(self.device),
                 length,
                 stop_at_eos=False,
@@ -205,7 +206,7 @@ class LanguageModel:
                 return_type="tokens",
                 verbose=False,
             )
-        return whole[:, tokens.shape[1] :].cpu()
+        return written[:, tokens.shape[1] :].cpu()
 
 
 class _Whole:

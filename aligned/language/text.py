@@ -29,6 +29,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from aligned.checks import whole
 from aligned.errors import NotFound, Unreachable
 
 if TYPE_CHECKING:
@@ -187,12 +188,11 @@ def token_blocks(
         blocks: how many blocks to make at the most; all that there are by default.
 
     Raises:
-        ValueError: the text is shorter than one block, or the tokenizer has neither BOS nor EOS.
+        TypeError, ValueError: no whole numbers, or too small ones; the text is shorter than one block; the tokenizer
+            has neither BOS nor EOS.
     """
-    if context < 2:
-        raise ValueError(f"context is {context}; a block holds BOS and at least one token, so it is 2 or more")
-    if blocks is not None and blocks < 1:
-        raise ValueError(f"blocks is {blocks}; it is at least 1")
+    context = whole("context", context, 2)  # BOS and a token at least
+    blocks = None if blocks is None else whole("blocks", blocks, 1)
     bos, eos = special_tokens(tokenizer)
     need = None if blocks is None else blocks * (context - 1)
     parts: list[Tensor] = []

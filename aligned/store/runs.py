@@ -147,6 +147,8 @@ def run(
     with _lock(spec.name).acquire(timeout=-1 if wait else 0):
         if (found := finished(spec, set_aside=True)) is not None:
             return found
+        if pool is None:
+            check_reads(spec.model, spec.layer, spec.text, spec.context)
         spare = check_room([spec], language_model(spec.model).d_in if pool is None else pool.d_in)
         return _train(spec, activations(*pool_of(spec), spare) if pool is None else pool, progress)
 
@@ -350,6 +352,14 @@ def held_out_blocks(model: str, source: str, context: int, tokens: int) -> Int[T
 def _held_out_blocks(model: str, source: str, context: int, tokens: int, *_: str) -> Int[Tensor, "n context"]:
     docs = text.documents(source, "held_out")
     return text.token_blocks(docs, language_model(model).tokenizer, context, blocks=-(-tokens // context))
+
+
+def check_reads(model: str, layer: int, source: str, context: int) -> None:
+    """Raise now what would otherwise be raised after long work: a model, layer, context or text that will not do, or
+    one with nothing held out, of which nothing could be measured."""
+    language_model(model).hook(layer)
+    language_model(model).check_context(context)
+    held_out_blocks(model, source, context, context)
 
 
 def activations(model: str, layer: int, source: str, tokens: int, context: int, spare: int = 0) -> Raw:

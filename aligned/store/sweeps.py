@@ -29,6 +29,7 @@ from aligned.store.runs import Run
 from aligned.training.fused import Trainer
 
 Engine = Literal["loky", "dask", "ray"]
+TIMED = 10  # steps that a training has at least whose speed is measured
 DEATHS = 5  # rounds in which workers may die before a sweep gives up
 RAY_NOTICES = 30  # seconds
 _CORES = os.cpu_count() or 1  # of this machine
@@ -78,7 +79,7 @@ def sweep(specs: Sequence[RunSpec], engine: Engine | None = None, workers: int |
         if missing:
             runs.check_writable()
             for model, layer, source, _, context in dict.fromkeys(map(runs.pool_of, missing)):
-                _check(model, layer, source, context)
+                runs.check_reads(model, layer, source, context)
             at_once = _workers(engine, workers) if engine else 1
             for model, of_model in groupby(missing, lambda spec: spec.model):
                 runs.check_room(list(of_model), runs.language_model(model).d_in, at_once)
@@ -163,13 +164,6 @@ def _pace(engine: Engine | None, workers: int | None) -> float:
     if engine in (None, "loky"):
         return 1.0
     return (1 if torch.cuda.is_available() else _CORES) / _workers(engine, workers)
-
-
-def _check(model: str, layer: int, source: str, context: int) -> None:
-    """Raise now what would otherwise be raised after long work: a model, layer, context or text that will not do."""
-    runs.language_model(model).hook(layer)
-    runs.language_model(model).check_context(context)
-    runs.held_out_blocks(model, source, context, context)
 
 
 def _here(missing: list[RunSpec], pool: Raw) -> dict[RunSpec, str]:
@@ -271,7 +265,8 @@ def _plan(specs: Sequence[RunSpec], missing: list[RunSpec], pace: float) -> str:
     for (activation, d_sae, constraint), count in every.items():
         gone = absent[activation, d_sae, constraint]
         lines.append(f"{activation:12s}{d_sae:8d}  {constraint:14s}{count - gone:6d}{gone:9d}")
-    speeds = [_tokens_per_second(runs.language_model(s.model).d_in, replace(s, seed=0)) for s in missing]
+    longer = [replace(s, seed=0, tokens=max(s.tokens, TIMED * s.batch), distinct=0) for s in missing]
+    speeds = [_tokens_per_second(runs.language_model(s.model).d_in, s) for s in longer]
     seconds = sum(s.tokens / speed for s, speed in zip(missing, speeds)) * pace
     readers = ", ".join(repr(runs.language_model(model)) for model in dict.fromkeys(s.model for s in missing))
     lines.append(

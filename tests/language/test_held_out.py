@@ -51,7 +51,7 @@ def test_text_that_is_not_python_has_labels_that_any_text_has(
 def test_what_cannot_be_read_is_refused(model: LanguageModel) -> None:
     with pytest.raises(ValueError, match="layer is 9; embedded has 6 layers"):
         held_out(model, 9, 100)
-    with pytest.raises(ValueError, match="tokens is 0 and context 256; they are at least 1 and 2"):
+    with pytest.raises(ValueError, match="tokens is 0; it is a whole number from 1"):
         held_out(model, 3, 0)
     with pytest.raises(ValueError, match="takes blocks of at most 256 tokens"):
         held_out(model, 0, 100, context=500)

@@ -162,5 +162,5 @@ def test_errors_say_what_to_do(tmp_path: Path, model: LanguageModel) -> None:
         list(text.documents(str(tmp_path / "a.txt")))
     with pytest.raises(ValueError, match="shorter than one block"):
         text.token_blocks([text.Document("", "x = 1")], model.tokenizer, 128)
-    with pytest.raises(ValueError, match="2 or more"):
+    with pytest.raises(ValueError, match="context is 1; it is a whole number from 2"):
         text.token_blocks([text.Document("", "x = 1")], model.tokenizer, 1)

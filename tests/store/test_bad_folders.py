@@ -132,6 +132,16 @@ def test_a_path_is_resolved_and_a_run_outlives_its_text(
     assert torch.equal(aligned.run(local).sae.W_enc, run.sae.W_enc)
 
 
+@pytest.mark.parametrize("train", [aligned.run, lambda spec: aligned.sweep([spec])])
+def test_a_text_with_nothing_held_out_is_refused_before_training(
+    train: Callable[[RunSpec], object], local: RunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (Path("text") / "a.jsonl").write_text(json.dumps({"text": "x = 1"}))
+    monkeypatch.setattr(runs, "activations", None)
+    with pytest.raises(ValueError, match="text has no text in its held_out part, into which one document"):
+        train(local)
+
+
 def test_files_are_read_again_only_when_they_changed(local: RunSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contents, "_SETTLED", -1.0)
     before = contents.of_text("text")

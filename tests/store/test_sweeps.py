@@ -18,7 +18,7 @@ from joblib import effective_n_jobs
 
 import aligned
 from aligned.cli import main
-from aligned.store import runs
+from aligned.store import runs, sweeps
 from aligned.store.runs import Run
 from aligned.store.sweeps import SweepError
 from tests.conftest import SMALL
@@ -197,6 +197,12 @@ def test_what_is_there_what_is_missing_and_how_long_it_takes_is_said_first(
     assert said[1].split() == ["topk", "64", "projected", "1", "2"]
     assert said[2].split() == ["topk", "64", "tied", "0", "3"]
     assert said[3].startswith("5 of 6 runs to train, 20,480 tokens in all: about ")
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_time_of_a_few_steps_is_estimated_too(steps: int) -> None:
+    few = replace(SMALL, tokens=steps * SMALL.batch)
+    assert "1 of 1 runs to train" in sweeps._plan([few], [few], 1.0)
 
 
 def test_threads_that_wait_sleep_unless_the_environment_says_otherwise() -> None:
