@@ -19,3 +19,9 @@ class NoAccess(_OneLine, PermissionError):
 
 class Unreachable(_OneLine, ConnectionError):
     """It may be there, behind a network that does not answer."""
+
+
+def one_line(error: Exception) -> str:
+    """What another library says, in one line, cut where it is long."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said if len(said) <= 300 else f"{said[:300]}..."

@@ -22,7 +22,7 @@ from torch import Tensor
 from aligned import checks
 from aligned.alignment import checked_rows
 from aligned.checks import finite, said
-from aligned.errors import NoAccess, NotFound, Unreachable
+from aligned.errors import NoAccess, NotFound, Unreachable, one_line
 from aligned.files import in_one_move, sha256, write_json
 from aligned.language.model import named
 from aligned.methods import options
@@ -229,8 +229,8 @@ def _from_release(release: str, sae_id: str | None) -> SAE:
         raise NotFound(f"SAELens knows no SAE {sae_id!r} of a release {release!r}: {error}") from error
     except Exception as error:  # SAELens and the hub library raise many kinds; the reader needs one sentence
         raise Unreachable(
-            f"the SAE {sae_id!r} of the release {release!r} could not be fetched ({error}). Without a network give a "
-            "local folder"
+            f"the SAE {sae_id!r} of the release {release!r} could not be fetched ({one_line(error)}). Without "
+            "a network give a local folder"
         ) from error
     return _translated(theirs, name)
 
@@ -248,8 +248,7 @@ def _from_saelens(folder: Path, config: dict[str, Any]) -> SAE:
             folder, converter=lambda path, device, cfg_overrides: sae_lens_disk_loader(path, device, said_clearly)
         )
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, FileNotFoundError) as error:
-        why = " ".join(str(error).split())
-        raise ValueError(f"{folder} is damaged, or no SAE of a kind that SAELens knows ({why})") from error
+        raise ValueError(f"{folder} is damaged, or no SAE of a kind that SAELens knows ({one_line(error)})") from error
     return _translated(theirs, str(folder))
 
 

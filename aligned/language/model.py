@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from aligned.checks import whole
-from aligned.errors import NoAccess, NotFound, Unreachable
+from aligned.errors import NoAccess, NotFound, Unreachable, one_line
 from aligned.language import text, wheels
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "data" / "embedded"
 _ALLOWED = (
     f"give {', '.join(map(repr, [EMBEDDED, *wheels.MODELS]))}, a local Hugging Face folder, "
-    "or a hub id such as 'EleutherAI/pythia-160m'"
+    "or a hub id with its owner, such as 'EleutherAI/pythia-160m' or 'openai-community/gpt2'"
 )
 _TOKENIZERS = ("tokenizer.*", "*.model", "vocab.*")
 _LOGITS = 2**27  # floats, 0.5 GB, that the logits may take; the loss needs as much again
@@ -48,7 +48,7 @@ class LanguageModel:
             made up in their place, and no code of a folder is run; a model whose wheels are not installed.
         NoAccess: a gated model, and no login.
         Unreachable: a hub id that cannot be reached, or does not exist.
-        ValueError: a tokenizer whose special tokens the model does not embed.
+        ValueError: a tokenizer with neither a BOS nor an EOS token, or whose special tokens the model does not embed.
     """
 
     def __init__(self, name: str = EMBEDDED, device: str | None = None) -> None:
@@ -56,19 +56,24 @@ class LanguageModel:
         where = _locate(of)
         _check_reachable(of, where, revision)
         from transformer_lens.model_bridge import TransformerBridge  # 6 s to import
+        from transformers import AutoTokenizer
 
         self.name = name
+        # Not the bridge's, which adds special tokens that the model was not trained with where its own has none.
+        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            where, revision=revision or "main", trust_remote_code=False
+        )
+        highest = max(text.special_tokens(self.tokenizer))
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.bridge = TransformerBridge.boot_transformers(
             where, device=self.device, dtype=self.dtype, revision=revision, model_class=_Whole
         )
         self.bridge.eval().requires_grad_(False)
-        self.tokenizer: PreTrainedTokenizerBase = self.bridge.tokenizer
         self._rows = self.bridge.original_model.get_input_embeddings().weight.shape[0]
-        if (highest := max(text.special_tokens(self.tokenizer))) >= self._rows:
+        if highest >= self._rows:
             raise ValueError(
                 f"the tokenizer of {name} has the special token {highest}, and the model embeds 0 to {self._rows - 1}: "
-                "they do not belong together, or the tokenizer has no BOS and no EOS of its own"
+                "they do not belong together"
             )
 
     def __repr__(self) -> str:
@@ -269,7 +274,10 @@ def _check_reachable(name: str, where: str, revision: str | None) -> None:
     """Ask for the small config first, so that what is wrong is said in one line before gigabytes are asked for."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
 
     try:
         # without a word on code, transformers asks at a terminal whether to run the folder's
@@ -294,10 +302,15 @@ def _check_reachable(name: str, where: str, revision: str | None) -> None:
             raise NotFound(f"{where} holds no model that transformers can read: {error}") from error
         raise Unreachable(
             f"the model {f'{name}@{revision}' if revision else name!r} could not be fetched and is not in the local "
-            f"cache. Without a network give a local Hugging Face folder, or {EMBEDDED!r}"
+            f"cache ({one_line(error)}). Without a network give a local Hugging Face folder, or {EMBEDDED!r}"
         ) from error
     is_causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type, ())
     is_causal = (is_causal,) if isinstance(is_causal, str) else is_causal
     has = config.architectures or is_causal
     if not set(has) & set(is_causal):
         raise NotFound(f"{where} holds {', '.join(has) or config.model_type}, which is no causal language model")
+    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
+        raise NotFound(
+            f"{where} holds a {config.model_type} that is no decoder: it sees the tokens that follow, and is no causal "
+            "language model"
+        )

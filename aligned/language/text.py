@@ -30,7 +30,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from aligned.checks import whole
-from aligned.errors import NotFound, Unreachable
+from aligned.errors import NotFound, Unreachable, one_line
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -40,8 +40,8 @@ INSTALLED = "installed-python"
 ENGLISH = "installed-english"
 Split = Literal["train", "held_out"]
 _ALLOWED = (
-    f"give {INSTALLED!r}, {ENGLISH!r}, a .txt, .jsonl or .parquet file, a folder of them, or a hub data set as "
-    "'owner/name'"
+    f"give {INSTALLED!r}, {ENGLISH!r}, a .txt, .jsonl or .parquet file, a folder of them, or a hub data set with its "
+    "owner, such as 'Salesforce/wikitext'"
 )
 
 # Top-level packages, all pinned in pyproject.toml. Those held out are never trained on: not by the language model, not
@@ -332,8 +332,8 @@ def _hub(name: str) -> Iterator[Document]:
         rows = load_dataset(name, split="train", streaming=True)
     except Exception as error:  # the hub library raises many kinds; the reader needs one sentence
         raise Unreachable(
-            f"the data set {name!r} could not be opened ({type(error).__name__}). Without a network give a local file "
-            f"or folder, or {INSTALLED!r}; for a gated data set run `hf auth login` first"
+            f"the data set {name!r} could not be opened ({type(error).__name__}: {one_line(error)}). Without a network "
+            f"give a local file or folder, or {INSTALLED!r}; for a gated data set run `hf auth login` first"
         ) from error
     for index, row in enumerate(rows):
         if "text" not in row:

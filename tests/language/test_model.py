@@ -97,6 +97,75 @@ def test_errors_name_the_remedy(model: LanguageModel, tmp_path: Path) -> None:
         LanguageModel("nobody/nothing")
 
 
+@pytest.mark.parametrize("name", ["gpt2", "bert-base-uncased"])
+def test_a_hub_id_has_an_owner(name: str) -> None:
+    with pytest.raises(FileNotFoundError, match=r"a hub id with its owner, such as .*'openai-community/gpt2'"):
+        LanguageModel(name)
+
+
+def test_what_the_hub_library_says_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("429 Client Error:\nToo Many Requests. " + "x" * 999)
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", refuse)
+    with pytest.raises(ConnectionError, match=r"\(429 Client Error: Too Many Requests\. x+\.\.\.\)") as error:
+        LanguageModel("EleutherAI/pythia-160m")
+    assert len(str(error.value)) < 600
+
+
+def of_characters(folder: Path, rows: int, **special: str) -> Path:
+    """A small model of 95 characters, with room for so many tokens, whose tokenizer has these special tokens alone."""
+    import string
+
+    import tokenizers
+    import transformers
+
+    letters = tokenizers.models.BPE({letter: number for number, letter in enumerate(string.printable[:95])}, [])
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizers.Tokenizer(letters), **special)
+    fast.save_pretrained(folder)
+    none = {"bos_token_id": None, "eos_token_id": None, "max_position_embeddings": 64}
+    config = transformers.GPTNeoXConfig(
+        vocab_size=rows, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, **none
+    )
+    transformers.GPTNeoXForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("rows", [95, 128])
+def test_a_tokenizer_without_special_tokens_is_refused_and_gets_none(rows: int, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="neither a BOS nor an EOS token"):
+        LanguageModel(str(of_characters(tmp_path, rows)), device="cpu")
+
+
+@pytest.mark.parametrize("only", ["bos_token", "eos_token"])
+def test_the_special_tokens_are_those_of_the_models_own_tokenizer(only: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    lm = LanguageModel(str(of_characters(tmp_path, 128, **{only: "<s>"})), device="cpu")
+    docs = [text.Document("", "HI")] * 9
+    blocks = text.token_blocks(docs, lm.tokenizer, 7)
+    assert torch.equal(blocks, text.token_blocks(docs, AutoTokenizer.from_pretrained(tmp_path), 7))
+    assert blocks[0].tolist() == [95, 43, 44, 95, 43, 44, 95]
+    assert lm.is_special(blocks)[0].tolist() == [True, False, False, True, False, False, True]
+
+
+@pytest.mark.parametrize("kind", ["BertForMaskedLM", "BertLMHeadModel", "T5ForConditionalGeneration", None])
+def test_a_model_that_sees_what_follows_is_refused(kind: str | None, tmp_path: Path) -> None:
+    """By its class, or where the configuration names none, by its type."""
+    import transformers
+
+    of_characters(tmp_path, 128, bos_token="<s>")
+    common = {"architectures": kind and [kind], "vocab_size": 128}
+    if kind == "T5ForConditionalGeneration":
+        transformers.T5Config(**common).save_pretrained(tmp_path)
+    else:
+        transformers.BertConfig(**common).save_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no causal language model"):
+        LanguageModel(str(tmp_path), device="cpu")
+
+
 def test_a_revision_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import httpx
     import transformers

@@ -126,6 +126,19 @@ def test_equal_texts_fall_on_one_side(tmp_path: Path) -> None:
     assert not train & held_out
 
 
+def test_what_the_hub_library_says_of_a_data_set_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("Config name is missing.\nPlease pick one among the available configs: ['en', 'de']")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(ConnectionError, match=r"Config name is missing\. Please pick one among .*'en', 'de'"):
+        next(text.documents("allenai/c4"))
+    with pytest.raises(FileNotFoundError, match="a hub data set with its owner, such as 'Salesforce/wikitext'"):
+        text.documents("wikitext")
+
+
 def test_a_data_set_is_read_through_the_hub_librarys_own_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 

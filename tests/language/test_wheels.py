@@ -13,6 +13,7 @@ import torch
 
 from aligned.language import wheels
 from aligned.language.model import EMBEDDED_FOLDER, LanguageModel
+from aligned.language.text import special_tokens
 
 PARTS = (b"the first part, ", b"and the second")
 
@@ -102,7 +103,8 @@ def test_the_real_ones_know_the_capital_of_france(name: str, shape: tuple[int, i
         pytest.skip("`make real` installs this model")
     lm = LanguageModel(name)
     assert (lm.n_layers, lm.d_in) == shape
-    asked = torch.tensor([lm.tokenizer("The capital of France is")["input_ids"]])
+    words = lm.tokenizer.encode("The capital of France is", add_special_tokens=False)
+    asked = torch.tensor([[special_tokens(lm.tokenizer)[0], *words]])
     losses = [lm.token_loss(torch.cat([asked, torch.tensor([lm.tokenizer.encode(word, add_special_tokens=False)])], 1))
               for word in (" Paris", " Madrid", " banana")]  # fmt: skip
     assert losses[0][0, -1] < losses[1][0, -1] < losses[2][0, -1]
