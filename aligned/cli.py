@@ -223,11 +223,15 @@ def bench(name: str, arguments: tuple[str, ...]) -> None:
 
 
 @aligned.command()
-@click.option("--out", type=click.Path(path_type=Path), help="the folder to write; by default the one in use")
-@click.option("--work", type=click.Path(path_type=Path), default=Path("runs/pretrain"), help="where checkpoints stand")
+@click.option("--out", type=click.Path(path_type=Path), help="the folder to write; by default one in the store")
+@click.option("--in-place", is_flag=True, help="write the model of this checkout, in the place of the one in use")
+@click.option("--work", type=click.Path(path_type=Path), help="where checkpoints stand; by default in the store")
 @click.option("-p", "--parameter", nargs=2, multiple=True, metavar="NAME VALUE", help="as often as you like")
-def pretrain(out: Path | None, work: Path, parameter: Pairs) -> None:
-    """Train the embedded language model again: hours on two cores."""
+def pretrain(out: Path | None, in_place: bool, work: Path | None, parameter: Pairs) -> None:
+    """Train the embedded language model again, in another folder: an hour on two cores.
+
+    At the end it says how the new model compares with the one in use, which stays as it is.
+    """
     from aligned.language import pretrain as training
     from aligned.language.model import EMBEDDED_FOLDER
     from aligned.report.rerun import Words, typed
@@ -237,10 +241,19 @@ def pretrain(out: Path | None, work: Path, parameter: Pairs) -> None:
         raise click.UsageError(f"{', '.join(twice)} is given twice")
     if unknown := sorted(set(names) - set(known)):
         raise click.UsageError(f"no parameter {', '.join(unknown)}; there are {', '.join(known)}")
-    given = {name: typed(name, Words(value), known[name]) for name, value in parameter}
-    if given and out is None:
-        raise click.UsageError("another model than the one in use is asked for: say with --out where to write it")
-    training.pretrain(training.Pretraining(**given), out or EMBEDDED_FOLDER, work)
+    if in_place and (out or parameter):
+        raise click.UsageError("--in-place trains the model in use again, as its card says: leave out --out and -p")
+    if out and out.resolve() == EMBEDDED_FOLDER.resolve():
+        raise click.UsageError(f"{out} holds the model in use: give --in-place to train it anew, or another --out")
+    spec = training.Pretraining(**{name: typed(name, Words(value), known[name]) for name, value in parameter})
+    own = training.place(spec)
+    to = EMBEDDED_FOLDER if in_place else out or own / "model"
+    work = work or own / "work"
+    training.pretrain(spec, to, work)
+    if in_place:
+        print(f"{to} holds it now; `git diff --stat {to}` shows what changed")
+    else:
+        print(f"{training.compared(to, EMBEDDED_FOLDER)}\n`-p model {to}` draws a page with it.")
 
 
 @aligned.command()

@@ -1,4 +1,4 @@
-"""How the embedded language model was trained: `aligned pretrain` does it again.
+"""How the embedded language model was trained: `aligned pretrain` does it again, and says how the two compare.
 
 A GPT-NeoX of Pythia-14M's shape (d_model 128, 6 layers, 4 heads; Biderman et al., arXiv 2304.01373) with a vocabulary
 of its own, trained on the Python sources of the packages that this environment pins. The result is an ordinary Hugging
@@ -25,6 +25,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
@@ -45,7 +46,7 @@ PRE_TOKENS = r"[ \t]*(?:\r?\n)+[ \t]*| ?\p{L}+| ?_+\p{L}*|\p{N}{1,3}| ?[^\s\p{L}
 
 @dataclass(frozen=True)
 class Pretraining:
-    """Everything that decides the weights, beside the text itself.
+    """Everything that decides the weights, beside the text itself. The defaults are those of the embedded model.
 
     Raises:
         ValueError: a number that will not do; the message names it and what is allowed.
@@ -56,7 +57,7 @@ class Pretraining:
     heads: int = 4
     vocabulary: int = 4096
     context: int = 256
-    tokens: int = 60_000_000
+    tokens: int = 43_991_040
     batch: int = 64  # blocks
     lr_muon: float = 0.02
     lr_adam: float = 4e-3
@@ -337,8 +338,8 @@ code and of nothing else: its numbers are not Pythia's.
 | a smoothed bigram model, same tokens | {bigram_bits_per_byte:.3f} bits per byte |
 | `xz -9e`, same bytes in one stream | {xz_9e_bits_per_byte:.3f} bits per byte |
 
-`provenance.json` beside this page has the fingerprints of the text and the versions. `python -m
-aligned.language.pretrain` makes this folder again.
+`provenance.json` beside this page has the fingerprints of the text and the versions. `{command}`
+trains this model again, in a folder of its own, and says how the two compare.
 
 ## Three completions, unedited
 
@@ -358,8 +359,45 @@ def write_card(folder: Path, facts: dict[str, Any]) -> None:
         "train_packages": len(facts["train_packages"]),
         "held_out_list": ", ".join(facts["held_out_packages"]),
         "shown": shown,
+        "command": " ".join(["aligned pretrain", *(f"-p {name} {value}" for name, value in changed(facts["spec"]))]),
     }
     files.write_text(folder / "README.md", CARD.format(**values))
+
+
+def changed(spec: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The numbers of a training that are not the embedded model's."""
+    return [(name, spec[name]) for name, value in asdict(Pretraining()).items() if spec[name] != value]
+
+
+def place(spec: Pretraining) -> Path:
+    """The folder in the store for what this makes: each training has its own."""
+    return files.store() / "pretrained" / "-".join(["embedded", *(f"{n}{v}" for n, v in changed(asdict(spec)))])
+
+
+def compared(made: Path, given: Path) -> str:
+    """In a line or two, how a model that `pretrain` has made compares with another, as the embedded one: its loss, and
+    whether the weights are the same; if not, what differed in the making.
+
+    Args:
+        made, given: their folders.
+    """
+    new, old = (json.loads((folder / "provenance.json").read_text()) for folder in (made, given))
+    loss = f"Held-out loss: {new['bits_per_byte']:.3f} bits per byte; of the one in use, {old['bits_per_byte']:.3f}"
+    if new["held_out_fingerprint"] != old["held_out_fingerprint"]:
+        loss += ", on other text (the packages that are held out have other versions here)"
+    weights, others = (load_file(folder / "model.safetensors") for folder in (made, given))
+    if weights.keys() == others.keys() and all(torch.equal(weights[name], others[name]) for name in weights):
+        return f"{loss}. The weights are the same."
+    differ = [f"{name} {value}, not {old['spec'][name]}" for name, value in new["spec"].items()
+              if value != old["spec"].get(name)]  # fmt: skip
+    if new["train_fingerprint"] != old["train_fingerprint"]:
+        differ.append("another text, of other versions of the packages")
+    for name in ("device", "precision"):
+        if name in old and new[name] != old[name]:
+            differ.append(f"{name} {new[name]}, not {old[name]}")
+    differ += [f"{name} {new['versions'][name]}, not {version}" for name, version in old["versions"].items()
+               if new["versions"].get(name) != version]  # fmt: skip
+    return f"{loss}. The weights differ: {'; '.join(differ) or 'by rounding, since all that decides them is the same'}."
 
 
 def _check_same(place: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -408,6 +446,7 @@ def pretrain(spec: Pretraining, out: Path, work: Path) -> None:
         OSError: a folder can't be written.
     """
     _check_places(out, work)
+    print(f"to {out}, when all is done; until then in {work}", flush=True)
     docs = text.installed_python("train")
     now = {**asdict(spec), "text": text.fingerprint(docs)}
     if (work / "training.json").exists():
@@ -449,4 +488,3 @@ def pretrain(spec: Pretraining, out: Path, work: Path) -> None:
     for file in sorted(made.iterdir(), key=lambda file: file.name != "provenance.json"):  # first whose folder it is
         with files.in_one_move(out / file.name) as beside:
             shutil.copyfile(file, beside)
-    print(json.dumps({k: facts[k] for k in ("bits_per_byte", "bigram_bits_per_byte", "xz_9e_bits_per_byte")}, indent=2))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 
 from aligned.cli import main
 from aligned.language import pretrain, text
-from aligned.language.model import LanguageModel
+from aligned.language.model import EMBEDDED_FOLDER, LanguageModel
 from aligned.language.pretrain import CrossEntropy, Pretraining, bigram_nats_per_token, train, train_tokenizer
 
 TINY = Pretraining(d_model=16, layers=1, heads=2, vocabulary=257, context=16, tokens=16 * 8 * 12, batch=8, lr_adam=1e-2)
@@ -162,8 +163,58 @@ def test_what_something_else_made_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "config.json").read_text() == "{}"
 
 
-def test_another_model_never_takes_the_place_of_the_one_in_use(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["pretrain", "-p", "tokens", "20000"]) == 2
-    assert "say with --out where to write it" in capsys.readouterr().err
-    assert main(["pretrain", "-p", "seed", "1", "-p", "seed", "2"]) == 2
-    assert "seed is given twice" in capsys.readouterr().err
+def test_the_defaults_are_the_embedded_models_and_so_is_its_card(tmp_path: Path) -> None:
+    facts = json.loads((EMBEDDED_FOLDER / "provenance.json").read_text())
+    spec = Pretraining()
+    assert asdict(spec) == facts["spec"]
+    assert spec.steps * spec.batch * spec.context == spec.tokens
+    pretrain.write_card(tmp_path, facts)
+    assert (tmp_path / "README.md").read_text() == (EMBEDDED_FOLDER / "README.md").read_text()
+    pretrain.write_card(tmp_path, facts | {"spec": asdict(replace(spec, seed=1))})
+    assert "`aligned pretrain -p seed 1`\ntrains this model again" in (tmp_path / "README.md").read_text()
+
+
+SMALL = {"d_model": 16, "layers": 2, "heads": 2, "vocabulary": 300, "context": 32, "batch": 4, "tokens": 1536}
+
+
+def test_a_model_is_trained_in_a_folder_of_its_own_and_compared_with_the_one_in_use(
+    documents: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path))
+    before = {file: file.read_bytes() for file in EMBEDDED_FOLDER.iterdir()}
+    assert main(["pretrain", *(word for name, value in SMALL.items() for word in ("-p", name, str(value)))]) == 0
+    made = pretrain.place(Pretraining(**SMALL)) / "model"  # type: ignore[arg-type]
+    assert made.is_relative_to(tmp_path)
+    told = capsys.readouterr().out
+    assert told.startswith(f"to {made}, when all is done; until then in {made.parent / 'work'}")
+    assert re.search(r"Held-out loss: \d\.\d+ bits per byte; of the one in use, 1\.235, on other text", told)
+    assert "The weights differ: d_model 16, not 128; layers 2, not 6" in told
+    assert "another text" in told
+    assert f"`-p model {made}`" in told
+    assert LanguageModel(str(made), device="cpu").d_in == 16
+    assert {file: file.read_bytes() for file in EMBEDDED_FOLDER.iterdir()} == before
+    assert pretrain.compared(EMBEDDED_FOLDER, EMBEDDED_FOLDER).endswith(
+        "1.235 bits per byte; of the one in use, 1.235. The weights are the same."
+    )
+
+
+def test_the_model_in_use_is_written_only_where_this_is_said(
+    documents: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path))
+    written: list[Path] = []
+    monkeypatch.setattr(pretrain, "pretrain", lambda spec, out, work: written.append(out))
+    monkeypatch.setattr(pretrain, "compared", lambda made, given: "")
+    assert main(["pretrain"]) == 0
+    assert main(["pretrain", "--in-place"]) == 0
+    assert main(["pretrain", "--out", str(tmp_path / "mine")]) == 0
+    assert written == [tmp_path / "pretrained" / "embedded" / "model", EMBEDDED_FOLDER, tmp_path / "mine"]
+    for arguments, says in (
+        (["--out", str(EMBEDDED_FOLDER)], "holds the model in use: give --in-place"),
+        (["--in-place", "-p", "seed", "1"], "leave out --out and -p"),
+        (["--in-place", "--out", "mine"], "leave out --out and -p"),
+        (["-p", "seed", "1", "-p", "seed", "2"], "seed is given twice"),
+    ):
+        assert main(["pretrain", *arguments]) == 2
+        assert says in capsys.readouterr().err
+    assert len(written) == 3
