@@ -24,6 +24,12 @@ def said(value: object) -> str:
     return " ".join(_SHORT.repr(value).split())
 
 
+def listed(names: Iterable[object]) -> str:
+    """a, b and c."""
+    *first, last = map(str, names)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def whole(name: str, value: Any, least: int = 0, most: int = WHOLE) -> int:
     """The value as a Python int; whole numbers of NumPy and torch are accepted too.
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float
 
-from aligned.checks import number, said
+from aligned.checks import listed, number, said
 
 LEVEL = 0.95
 
@@ -73,10 +73,20 @@ def interval_of_pairs(
         raise ValueError(
             f"there are {len(values)} values, and seeds of the shape {np.shape(seeds)}; each value has two"
         )
-    members = [(seeds == seed).any(1) for seed in np.unique(seeds)]
+    there = np.unique(seeds).tolist()
+    members = [(seeds == seed).any(1) for seed in there]
     n = len(members)
-    if n < 3 or any(member.all() for member in members):
-        raise ValueError(f"an interval over pairs of seeds needs the pairs of at least 3 seeds, and there are {n}")
+    if n < 3:
+        raise ValueError(
+            f"an interval over pairs of seeds needs the pairs of at least 3 seeds, and there are {n}: {listed(there)}"
+        )
+    for seed, member in zip(there, members):
+        if member.all():
+            a, b, *_ = (other for other in there if other != seed)
+            raise ValueError(
+                f"an interval over pairs of seeds leaves out one seed after the other, and seed {seed} is in every "
+                f"pair: add pairs without it, such as {a} and {b}"
+            )
     without = np.array([np.mean(values[~member]) for member in members])
     return interval(n * np.mean(values) - (n - 1) * without, level)
 

@@ -8,7 +8,8 @@ Each claim names the smallest effect of interest; `aligned.report.rules` says ho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec
@@ -16,8 +17,10 @@ from typing import TYPE_CHECKING, ParamSpec
 import numpy as np
 from jaxtyping import Float
 
-from aligned.checks import number, said
+from aligned.alignment import HARD
+from aligned.checks import listed, number, said
 from aligned.evals.intervals import LEVEL, Interval, interval, interval_of_pairs, interval_of_shares, normal_quantile
+from aligned.methods import METHODS, method
 from aligned.report.low_mode import low_mode
 from aligned.report.rules import AtMost, Case, Finding, Gain, Least, Loss, NoLoss, Test, decide
 
@@ -27,9 +30,10 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 GRID = 9  # values of L0, evenly spaced in log L0
 SEEDS = 3  # that a rule asks for
-NO_SAE = "there is no SAE of the kind that the claim speaks of"
+NO_SAE = "there is no SAE of the kind that the rule asks about: train some"
 NO_RECORD = "no record"  # in the place of an effect
 NEAR_ZERO = 0.01  # share of dead features that counts as none
+LABELS = {"none": "standard", "projected": "aligned", "tied": "tied"}  # of arms
 ARM = ["activation", "d_sae", "init", "constraint", "sparsity"]  # what tells the SAEs of a page apart, but for seeds
 
 RECOVERED = Least(
@@ -53,7 +57,16 @@ STABILITY = Least(
     "as much as if one feature in fifty went from no counterpart in the other dictionary to an exact one",
 )
 SCR = Least(0.02, "SCR", "one fiftieth of the bias that a perfect score takes away")
-COST = Least(0.03, "the time of a step", "a measured cost is never exactly 0, and 3 % of a day are 43 minutes")
+COST = Least(
+    0.03,
+    "the time of a step",
+    "a measured cost is never exactly 0, and 3 % of a day are 43 minutes",
+)
+
+
+def label(constraint: str) -> str:
+    """What an arm is called in figures and sentences."""
+    return LABELS.get(constraint, f"aligned ({constraint})" if constraint in HARD else constraint)
 
 
 @dataclass(frozen=True)
@@ -105,12 +118,15 @@ def _differences(records: pd.DataFrame, metric: str, arms: tuple[str, str]) -> _
         )
     _checked(records, [], ["l0", metric, "constraint", "seed"])
     records = records[records.constraint.isin(arms)]
-    if records.empty:
-        raise ValueError(f"there is no SAE of {arms[0]} and none of {arms[1]}")
+    if "activation" in records and len(kinds := records.activation.unique()) > 1:
+        raise ValueError(f"SAEs of {listed(kinds)} have no curve in common: give those of one activation")
+    if lacking := [label(arm) for arm in arms if arm not in set(records.constraint)]:
+        raise ValueError(f"there is no {' and no '.join(lacking)} SAE: both arms are needed, with the same seeds")
     _checked(records, ["l0", metric])
     if silent := int((records.l0 <= 0).sum()):
         raise ValueError(
-            f"{silent} of {len(records)} SAEs have an L0 of 0, which no curve in log L0 has: leave them out"
+            f"{silent} of {len(records)} SAEs have an L0 of 0, which no curve in log L0 has: leave them out, or make "
+            f"them less sparse ({_denser(records)[0]})"
         )
     points: dict[tuple[str, tuple[int, ...]], list[tuple[float, float]]] = {}
     seeds = [records[name] for name in _seed_columns(records)]
@@ -118,16 +134,22 @@ def _differences(records: pd.DataFrame, metric: str, arms: tuple[str, str]) -> _
         points.setdefault((arm, tuple(of_seeds)), []).append((l0, value))
     for (arm, unit), of in points.items():
         if len({l0 for l0, _ in of}) < 2:
-            named = f"seed {unit[0]}" if len(unit) == 1 else f"seeds {' and '.join(map(str, unit))}"
-            raise ValueError(f"{arm}, {named}: comparing at equal L0 needs at least 2 sparsities, and there is 1")
+            raise ValueError(
+                f"the {label(arm)} SAEs of {_named(unit)} have one value of L0, and comparing at equal L0 needs at "
+                "least 2 sparsities: add one"
+            )
     units = sorted(unit for arm, unit in points if arm == arms[0] and (arms[1], unit) in points)
     if not units:
-        raise ValueError(f"no seed has both arms, {arms[0]} and {arms[1]}")
+        of_arms = [f"{label(arm)} ones of {listed(_named(u) for a, u in points if a == arm)}" for arm in arms]
+        raise ValueError(f"no seed has both arms; there are {listed(of_arms)}: train both with the same seeds")
     curves = {key: np.array(sorted(of)).T for key, of in points.items()}
-    spans = {arm: _span([curve[0] for (of, _), curve in curves.items() if of == arm]) for arm in arms}
-    low, high = max(span[0] for span in spans.values()), min(span[1] for span in spans.values())
+    spans = {
+        arm: {unit: (curve[0, 0], curve[0, -1]) for (of, unit), curve in curves.items() if of == arm} for arm in arms
+    }
+    ends = [end for of in spans.values() for end in of.values()]
+    low, high = max(start for start, _ in ends), min(end for _, end in ends)
     if low >= high:
-        raise ValueError(_apart(spans))
+        raise ValueError(_apart(spans, *_denser(records)))
     at = np.linspace(np.log(low), np.log(high), GRID)
     values = [[np.interp(at, np.log(curves[arm, unit][0]), curves[arm, unit][1]) for unit in units] for arm in arms]
     return _Differences(units, np.exp(at), np.array(values))
@@ -138,31 +160,51 @@ def _seed_columns(rows: pd.DataFrame) -> list[str]:
     return [name for name in ("seed", "other_seed") if name in rows]
 
 
-def _span(l0s: list[Float[np.ndarray, " sparsities"]]) -> tuple[float, float]:
-    """What all curves of an arm cover."""
-    return max(float(l0[0]) for l0 in l0s), min(float(l0[-1]) for l0 in l0s)
+def _named(unit: tuple[int, ...]) -> str:
+    return f"seed {unit[0]}" if len(unit) == 1 else f"seeds {listed(unit)}"
 
 
-def _apart(spans: dict[str, tuple[float, float]]) -> str:
-    """Why arms can't be compared, and what to do."""
-    for arm, (low, high) in spans.items():
+def _denser(records: pd.DataFrame) -> tuple[str, str]:
+    """What makes these SAEs less sparse, and what sparser."""
+    kinds = set(records.activation) & set(METHODS) if "activation" in records else set()
+    words = {False: ("a smaller lambda", "a larger lambda"), True: ("a larger k", "a smaller k")}
+    of = [words[counts] for counts in sorted({method(kind).counts for kind in kinds} or words)]
+    return " or ".join(denser for denser, _ in of), " or ".join(sparser for _, sparser in of)
+
+
+def _apart(spans: dict[str, dict[tuple[int, ...], tuple[float, float]]], denser: str, sparser: str) -> str:
+    """Why curves can't be compared, and what to do."""
+    ends = {
+        arm: (max(low for low, _ in of.values()), min(high for _, high in of.values())) for arm, of in spans.items()
+    }
+    for arm, (low, high) in ends.items():
         if low >= high:
+            each = "; ".join(f"{_named(unit)}: {a:.1f} to {b:.1f}" for unit, (a, b) in spans[arm].items())
             return (
-                f"the seeds of {arm} do not overlap in L0 (the last starts at {low:.1f}, the first ends at {high:.1f}):"
-                " add sparsities"
+                f"the seeds of the {label(arm)} SAEs do not overlap in L0 ({each}): give each seed the same "
+                "sparsities, and more of them"
             )
-    (under, (a, b)), (over, (c, d)) = sorted(spans.items(), key=lambda item: item[1])
+    (under, (a, b)), (over, (c, d)) = sorted(ends.items(), key=lambda item: item[1])
     return (
-        f"{under} (L0 {a:.1f} to {b:.1f}) and {over} (L0 {c:.1f} to {d:.1f}) do not overlap in L0: add SAEs of {under} "
-        f"with a smaller lambda (or a larger k), or SAEs of {over} with a larger lambda (or a smaller k)"
+        f"{label(under)} SAEs have an L0 of {a:.1f} to {b:.1f} and {label(over)} ones of {c:.1f} to {d:.1f}, so there "
+        f"is none at which to compare them: train {label(under)} SAEs with {denser}, or {label(over)} ones with "
+        f"{sparser}"
     )
 
 
 def _over_seeds(units: Sequence[tuple[int, ...]], values: Float[np.ndarray, " units"], level: float) -> Interval:
     """The interval over seeds of one value a seed, or one a pair of seeds."""
-    if len({seed for unit in units for seed in unit}) < SEEDS:
-        raise ValueError(_too_few(len({s for u in units for s in u})))
+    _check_seeds(seed for unit in units for seed in unit)
     return interval(values, level) if len(units[0]) == 1 else interval_of_pairs(values, np.array(units), level)
+
+
+def _check_seeds(seeds: Iterable[int]) -> None:
+    there = sorted(set(seeds))
+    if (n := len(there)) < SEEDS:
+        raise ValueError(
+            f"the rule asks for at least {SEEDS} seeds with all that it compares, and there "
+            f"{'is' if n == 1 else 'are'} {n} ({listed(there)}): add seeds"
+        )
 
 
 def at_equal_l0(records: pd.DataFrame, metric: str, arms: tuple[str, str]) -> pd.DataFrame:
@@ -207,27 +249,21 @@ def by_l0(table: pd.DataFrame) -> tuple[tuple[float, Interval], ...]:
     return tuple(found)
 
 
-def difference(
-    records: pd.DataFrame, metric: str, arms: tuple[str, str], densest: bool = False
-) -> tuple[Interval, tuple[tuple[float, Interval], ...]]:
-    """Second arm minus first at equal L0, averaged over the grid of L0 for each seed; and the same at each L0.
+def difference(records: pd.DataFrame, metric: str, arms: tuple[str, str]) -> Interval:
+    """Second arm minus first at equal L0, averaged over the grid of L0 for each seed.
 
     Args:
         records, metric, arms: as for `at_equal_l0`.
-        densest: average over the upper half of the grid alone, where L0 is large.
 
     Raises:
         ValueError: as `at_equal_l0`; or fewer than three seeds.
     """
     found = _differences(records, metric, arms)
-    overall = _over_seeds(found.units, found.difference[:, GRID // 2 if densest else 0 :].mean(1), LEVEL)
-    return overall, _at_each(found, GRID // 2 if densest else 0)
+    return _over_seeds(found.units, found.difference.mean(1), LEVEL)
 
 
-def _at_each(found: _Differences, first: int = 0) -> tuple[tuple[float, Interval], ...]:
-    return tuple(
-        (float(found.l0[i]), _over_seeds(found.units, found.difference[:, i], LEVEL)) for i in range(first, GRID)
-    )
+def _at_each(found: _Differences) -> tuple[tuple[float, Interval], ...]:
+    return tuple((float(found.l0[i]), _over_seeds(found.units, found.difference[:, i], LEVEL)) for i in range(GRID))
 
 
 def effects(
@@ -249,7 +285,7 @@ def effects(
                     of_arm[metric] = NO_RECORD
                     continue
                 try:
-                    of_arm[metric], _ = difference(rows, metric, (against, arm))
+                    of_arm[metric] = difference(rows, metric, (against, arm))
                 except ValueError as error:
                     of_arm[metric] = str(error)
     table = pd.DataFrame.from_dict(found, orient="index", columns=list(metrics))
@@ -270,8 +306,13 @@ def _testable(rule: Callable[P, Finding]) -> Callable[P, Finding]:
     return finding
 
 
-def _too_few(seeds: int) -> str:
-    return f"the rule needs {SEEDS} seeds at least, and {seeds} {'is' if seeds == 1 else 'are'} there"
+@contextmanager
+def _of(case: str) -> Iterator[None]:
+    """Whose records can't be judged is said where they can't."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"for {case}, {error}") from error
 
 
 def _case(
@@ -283,8 +324,9 @@ def _case(
     test: Test = Gain(),  # noqa: B008, a frozen value
     densest: bool = False,
 ) -> Case:
-    """Second arm minus first at equal L0, averaged over the grid for each seed."""
+    """Second arm minus first at equal L0, averaged for each seed over the grid, or the upper half of it."""
     found = _differences(records, metric, arms)
+    _check_seeds(seed for unit in found.units for seed in unit)
     values = found.difference[:, GRID // 2 if densest else 0 :].mean(1)
     return Case(name, lambda level: _over_seeds(found.units, values, level), least, test)
 
@@ -293,17 +335,23 @@ def _in_cases(
     records: pd.DataFrame,
     columns: Sequence[str],
     metric: str,
-    arms: tuple[str, str],
+    constraint: str,
     least: Least,
+    measured: str,
     test: Test = Gain(),  # noqa: B008
     densest: bool = False,
 ) -> Finding:
     """A rule whose cases are the values of some columns."""
-    cases = [
-        _case(rows, metric, arms, least, ", ".join(map(str, of)), test, densest)
-        for of, rows in _groups(records, columns)
-    ]
-    return decide(cases, _sample(records, arms))
+    cases, arms = [], ("none", constraint)
+    for of, rows in _groups(records, columns):
+        name = ", ".join(map(str, of))
+        with _of(name):
+            cases.append(_case(rows, metric, arms, least, name, test, densest))
+    return decide(cases, _sample(records, arms), measured=f"{measured}, {_minus(constraint)}")
+
+
+def _minus(constraint: str, other: str = "none", at: str = "at equal L0") -> str:
+    return f"{label(constraint)} minus {label(other)} {at}"
 
 
 def _groups(records: pd.DataFrame, columns: Sequence[str]) -> list[tuple[tuple[object, ...], pd.DataFrame]]:
@@ -340,16 +388,17 @@ def bimodal(scores: pd.DataFrame) -> Finding:
     standard = standard.assign(low_mode=[low_mode(histogram) for histogram in standard.histogram])
     cases, dips = [], []
     for (name,), rows in _groups(standard, ["activation"]):
-        cases.append(Case(str(name), _shares(rows, "low_mode"), LOW_MODE, Gain("low mode")))
+        with _of(str(name)):
+            cases.append(Case(str(name), _shares(rows, "low_mode"), LOW_MODE, Gain("low mode")))
         dips.append((f"{name}, share of SAEs with more than one peak by the dip test", _share(rows.dip_p < 0.05)))
-    return decide(cases, _sample(standard, ["none"]), beside=tuple(dips))
+    measured = "the share of a standard SAE's features in a low mode, averaged over sparsities"
+    return decide(cases, _sample(standard, ["none"]), beside=tuple(dips), measured=measured)
 
 
 def _shares(rows: pd.DataFrame, column: str) -> Callable[[float], Interval]:
     """The interval over seeds of a share near 0, averaged over the SAEs of each seed."""
     of_seed = rows.groupby("seed")[column].mean().to_numpy()
-    if len(of_seed) < SEEDS:
-        raise ValueError(_too_few(len(of_seed)))
+    _check_seeds(rows.seed)
     return lambda level: interval_of_shares(of_seed, level)
 
 
@@ -373,7 +422,8 @@ def recovers_more(records: pd.DataFrame, constraint: str = "projected") -> Findi
     arms = ("none", constraint)
     found = _differences(records, "ce_recovered", arms)
     case = Case("", lambda level: _over_seeds(found.units, found.difference.mean(1), level), RECOVERED)
-    return decide([case], _sample(records, arms), at_l0=_at_each(found))
+    measured = f"CE recovered, {_minus(constraint)}"
+    return decide([case], _sample(records, arms), at_l0=_at_each(found), measured=measured)
 
 
 @_testable
@@ -382,7 +432,8 @@ def recovers_more_where_dense(records: pd.DataFrame, constraint: str = "projecte
 
     Each activation is a case. The effect is C2's, averaged over the upper half of the grid of L0 alone.
     """
-    return _in_cases(records, ["activation"], "ce_recovered", ("none", constraint), RECOVERED, densest=True)
+    measured = "CE recovered in the upper half of the L0 that both arms cover"
+    return _in_cases(records, ["activation"], "ce_recovered", constraint, RECOVERED, measured, densest=True)
 
 
 @_testable
@@ -405,16 +456,24 @@ def leaves_few_dead(records: pd.DataFrame, constraint: str = "projected") -> Fin
             left_out.append(str(name))
             continue
         dead = of_arm[constraint].assign(dead=1 - of_arm[constraint].alive)
-        cases += [
-            _case(rows, "alive", ("none", constraint), ALIVE, f"{name}, alive"),
-            Case(f"{name}, dead of the aligned", _shares(dead, "dead"), DEAD, AtMost("the share")),
-        ]
+        with _of(str(name)):
+            cases += [
+                _case(rows, "alive", ("none", constraint), ALIVE, f"{name}, more alive"),
+                Case(f"{name}, few dead", _shares(dead, "dead"), DEAD, AtMost("the share of dead features")),
+            ]
     if not cases:
-        raise ValueError("the standard SAEs too have hardly a dead feature (1 % or less)")
+        raise ValueError(
+            "the standard SAEs too have hardly a dead feature (1 % or less), so nothing is there to be improved: look "
+            "where more die (a larger d_sae, another lambda or k)"
+        )
     sample = _sample(records[~records.activation.isin(left_out)], ["none", constraint])
     if left_out:
         sample += f"; left out, since standard SAEs too have hardly a dead feature: {', '.join(left_out)}"
-    return decide(cases, sample, cases[0].at(LEVEL) if len(cases) == 2 else None)
+    measured = (
+        f"for *more alive*, the share of alive features, {_minus(constraint)}; for *few dead*, the share of the "
+        f"{label(constraint)} SAEs' features that never fired"
+    )
+    return decide(cases, sample, cases[0].at(LEVEL) if len(cases) == 2 else None, measured=measured)
 
 
 def with_l0(table: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
@@ -450,7 +509,8 @@ def more_stable(pairs: pd.DataFrame, constraint: str = "projected") -> Finding:
         pairs: `aligned.records(..., measure="stability")`, with L0 (`with_l0`).
         constraint: of the aligned arm.
     """
-    return _in_cases(pairs, ["activation"], "pw_mcc_alive", ("none", constraint), STABILITY)
+    measured = "the PW-MCC of the alive features of two seeds"
+    return _in_cases(pairs, ["activation"], "pw_mcc_alive", constraint, STABILITY, measured)
 
 
 @_testable
@@ -467,7 +527,8 @@ def separates_better(scr: pd.DataFrame, constraint: str = "projected") -> Findin
     """
     _checked(scr, ["scr"], ["harder"])
     score = [float(np.mean(np.array(values)[np.array(harder)])) for values, harder in zip(scr.scr, scr.harder)]
-    return _in_cases(scr.assign(score=score), ["activation"], "score", ("none", constraint), SCR)
+    measured = "SCR, averaged over n and the pairs of attributes"
+    return _in_cases(scr.assign(score=score), ["activation"], "score", constraint, SCR, measured)
 
 
 @_testable
@@ -492,14 +553,17 @@ def correlates(features: pd.DataFrame, metric: str, paper: float) -> Finding:
     )
     standard = features[features.constraint == "none"]
     cases, beside = [], []
+    of_metric = {"mcs": "MCS", "f1": "concept score"}.get(metric, metric)
     for (name,), rows in _groups(standard, ["activation"]):
-        each = list(zip(rows.score, rows[metric], rows.density))
-        r, given = ([of(*sae) for sae in each] for of in (pearson, partial))
-        if np.isnan(r).any():
-            raise ValueError(f"{metric} is the same for all features of an SAE: nothing can correlate with it")
-        cases.append(Case(str(name), _correlation(rows, r), least, Gain("correlation", "negative correlation")))
-        beside.append((f"{name}, partial r given firing density", _correlation(rows, given)(LEVEL)))
-    return decide(cases, _sample(standard, ["none"]), beside=tuple(beside))
+        with _of(str(name)):
+            each = list(zip(rows.score, rows[metric], rows.density))
+            r, given = ([of(*sae) for sae in each] for of in (pearson, partial))
+            if np.isnan(r).any():
+                raise ValueError(f"the {of_metric} is the same for all features of an SAE: nothing correlates with it")
+            cases.append(Case(str(name), _correlation(rows, r), least, Gain("correlation", "negative correlation")))
+            beside.append((f"{name}, partial r given firing density", _correlation(rows, given)(LEVEL)))
+    measured = f"Pearson's r of alignment score and {of_metric} over the alive features of a standard SAE"
+    return decide(cases, _sample(standard, ["none"]), beside=tuple(beside), measured=measured)
 
 
 def _correlation(rows: pd.DataFrame, r: Sequence[float]) -> Callable[[float], Interval]:
@@ -574,10 +638,14 @@ def tying_costs(records: pd.DataFrame, constraint: str = "projected") -> Finding
     """
     arms = (constraint, "tied")
     found = _differences(records, "ce_recovered", arms)
-    alive = _case(records, "alive", ("none", "tied"), ALIVE, "alive, against standard")
-    recovered = _case(records, "ce_recovered", arms, RECOVERED, "CE, against aligned", Loss())
+    alive = _case(records, "alive", ("none", "tied"), ALIVE, "more alive")
+    recovered = _case(records, "ce_recovered", arms, RECOVERED, "less recovered", Loss())
     sample = _sample(records, ["none", *arms])
-    return decide([alive, recovered], sample, recovered.at(LEVEL), _at_each(found))
+    measured = (
+        f"for *more alive*, the share of alive features, {_minus('tied')}; for *less recovered*, CE recovered, "
+        f"{_minus('tied', constraint)}"
+    )
+    return decide([alive, recovered], sample, recovered.at(LEVEL), _at_each(found), measured=measured)
 
 
 @_testable
@@ -588,7 +656,7 @@ def needs_no_tuning(records: pd.DataFrame, constraint: str = "projected") -> Fin
     the smallest harm of interest. The claim is shown if the whole interval is above -0.005, and excluded if the
     interval is below 0 and its lower end is at or below -0.005.
     """
-    return _in_cases(records, ["activation"], "ce_recovered", ("none", constraint), RECOVERED, NoLoss())
+    return _in_cases(records, ["activation"], "ce_recovered", constraint, RECOVERED, "CE recovered", NoLoss())
 
 
 @_testable
@@ -598,9 +666,9 @@ def holds_everywhere(records: pd.DataFrame, constraint: str = "projected") -> Fi
     Each activation and width is a case. The effect is C2's: the mean over the grid of L0 already is one over
     sparsities. With one width alone it is not testable here.
     """
-    if _checked(records, ["d_sae"]).d_sae.nunique() < 2:
-        raise ValueError("there is one width alone")
-    return _in_cases(records, ["activation", "d_sae"], "ce_recovered", ("none", constraint), RECOVERED)
+    if len(widths := _checked(records, ["d_sae"]).d_sae.unique()) < 2:
+        raise ValueError(f"there is one width alone, {widths[0]}, and the claim compares widths: add SAEs of another")
+    return _in_cases(records, ["activation", "d_sae"], "ce_recovered", constraint, RECOVERED, "CE recovered")
 
 
 @_testable
@@ -617,14 +685,17 @@ def no_added_compute(costs: pd.DataFrame) -> Finding:
     _checked(costs, ["cost", "low", "high"], ["shape", "activation", "pairs"])
     large = costs[costs["shape"] != "S"]
     if large.empty:
-        raise ValueError("none of the shapes M, L and XL was measured")
-    measured = [
+        raise ValueError("none of the shapes M, L and XL was measured: `aligned bench speed` measures them")
+    timed = [
         (f"{row.shape} {row.activation}", Interval(row.cost, row.low, row.high, row.pairs))
         for row in large.itertuples(index=False)
     ]
-    cases = [Case(name, _widened(effect), COST, AtMost("the cost")) for name, effect in measured]
-    most = max((effect for _, effect in measured), key=lambda effect: effect.mean)
-    return decide(cases, f"{large.pairs.min()} pairs of steps or more in each", most)
+    cases = [Case(name, _widened(effect), COST, AtMost("the cost")) for name, effect in timed]
+    most = max((effect for _, effect in timed), key=lambda effect: effect.mean)
+    measured = "how much longer an aligned step takes, as a part of the time of a standard one"
+    return decide(
+        cases, f"{large.pairs.min()} pairs or more in each case", most, measured=measured, over="pairs of steps"
+    )
 
 
 def _widened(effect: Interval) -> Callable[[float], Interval]:

@@ -19,8 +19,8 @@ Found = Mapping[str, Mapping[str, Finding]]  # by language model and claim
 # What each claim says; the cases of C4 and C9 ask two questions, told apart by how their names end.
 SAYS = (
     ("C1", "", "standard SAEs have features of two kinds, with high and with low alignment scores"),
-    ("C4", "alive", "aligned SAEs keep more features alive"),
-    ("C4", "dead of the aligned", "hardly a feature of an aligned SAE is dead"),
+    ("C4", "more alive", "aligned SAEs keep more features alive"),
+    ("C4", "few dead", "hardly a feature of an aligned SAE is dead"),
     ("C2", "", "aligned ReLU SAEs recover more cross-entropy"),
     ("C3", "", "aligned TopK and BatchTopK SAEs recover more cross-entropy where k is large"),
     ("C12", "", "aligned SAEs recover more cross-entropy at every width"),
@@ -29,15 +29,15 @@ SAYS = (
     ("C6", "", "aligned SAEs are better at removing spurious correlations"),
     ("C7", "", "features that another seed finds again have higher scores"),
     ("C8", "", "features that detect a concept have higher scores"),
-    ("C9", "alive, against standard", "tied weights keep more features alive than standard training"),
-    ("C9", "CE, against aligned", "tied weights reconstruct worse than aligned ones"),
+    ("C9", "more alive", "tied weights keep more features alive than standard training"),
+    ("C9", "less recovered", "tied weights reconstruct worse than aligned ones"),
     ("C10", "", "alignment takes no time"),
 )
 NUMBERS = {  # of each row, the claim and the case whose effect is aligned minus standard
     "CE recovered, ReLU": ("C2", ""),
     "CE recovered, TopK": ("C11", "topk"),
-    "share of alive features, ReLU": ("C4", "relu, alive"),
-    "share of alive features, TopK": ("C4", "topk, alive"),
+    "share of alive features, ReLU": ("C4", "relu, more alive"),
+    "share of alive features, TopK": ("C4", "topk, more alive"),
     "stability over seeds (PW-MCC), ReLU": ("C5", "relu"),
     "stability over seeds (PW-MCC), TopK": ("C5", "topk"),
     "SCR, ReLU": ("C6", "relu"),
@@ -86,7 +86,7 @@ def of_the_start(model: str = EMBEDDED) -> str:
         unit = of_parts(model, "unit")
         small = small[(small.activation == "relu") & small.sparsity.isin(unit.sparsity)]
         gains, alive = (
-            [claims.difference(rows, metric, ARMS)[0] for rows in (small, unit)] for metric in ("ce_recovered", "alive")
+            [claims.difference(rows, metric, ARMS) for rows in (small, unit)] for metric in ("ce_recovered", "alive")
         )
     except ValueError as error:
         return f"Whether the start of ReLU SAEs matters can't be said yet: {error}."

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aligned.alignment import HARD
 from aligned.evals.intervals import Interval, interval
-from aligned.report.claims import at_equal_l0, by_l0
+from aligned.report.claims import at_equal_l0, by_l0, label
 from aligned.training.loop import SCORES
 
 if TYPE_CHECKING:
@@ -30,12 +29,6 @@ COLOURS = {
     "soft": "#000000",
     "post_step": "#8C6D31",
 }
-LABELS = {"none": "standard", "projected": "aligned", "tied": "tied"}
-
-
-def label(constraint: str) -> str:
-    """What an arm is called in a figure."""
-    return LABELS.get(constraint, f"aligned ({constraint})" if constraint in HARD else constraint)
 
 
 def style() -> None:

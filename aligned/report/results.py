@@ -9,7 +9,7 @@ asks for specs which are all there is drawn in seconds, from them; what its para
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import chain, groupby, product
@@ -101,18 +101,33 @@ class NothingPublished(ValueError):
     """All that was asked for is planned, and nothing of it is published yet."""
 
 
-def of_parts(model: str, *parts: str, measure: str = "recovery") -> pd.DataFrame:
+def of_parts(
+    model: str, *parts: str, measure: str = "recovery", where: Callable[[RunSpec], bool] = lambda spec: True
+) -> pd.DataFrame:
     """The published records of some parts of a language model's plan (`aligned.report.published`), as far as they are
     there. A part that the plan lacks is left out.
 
+    Args:
+        model: whose plan.
+        parts: of it.
+        measure: as `records` takes it.
+        where: which of their SAEs.
+
     Raises:
-        NothingPublished: the plan has none of these parts, or none of their records is published yet.
+        NothingPublished: the plan has none of these parts, or none of their records is published yet; says what would
+            make them.
     """
-    there = [PLANS[model].parts[part] for part in parts if part in PLANS[model].parts]
+    there = {part: PLANS[model].parts[part] for part in parts if part in PLANS[model].parts}
     if not there:
-        raise NothingPublished(f"no SAE of this kind is planned for {model}")
-    (size,) = {dict(part.measures)[measure] for part in there}
-    return drawn(dict.fromkeys(spec for part in there for spec in part.specs), size, measure)
+        raise NothingPublished(f"the plan of {model} has no part {' or '.join(parts)}")
+    (size,) = {dict(part.measures)[measure] for part in there.values()}
+    try:
+        return drawn(dict.fromkeys(s for part in there.values() for s in part.specs if where(s)), size, measure)
+    except NothingPublished as error:
+        raise NothingPublished(
+            f"no record ({measure}) of these SAEs of {model} is published yet: "
+            f"`aligned publish --train {model} {' '.join(there)}` trains and measures them"
+        ) from error
 
 
 def facets(

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from aligned.checks import listed
 from aligned.evals.intervals import LEVEL, Interval
 
 Verdict = Literal["holds", "holds in part", "does not hold", "undecided", "not testable here"]
@@ -56,6 +57,9 @@ class Test(Protocol):
     def says(self, shown: bool | None, effect: Interval, least: float) -> str:
         """The same in words."""
 
+    def asks(self, least: Least) -> str:
+        """When it is shown, and when excluded."""
+
 
 @dataclass(frozen=True)
 class Gain:
@@ -85,6 +89,9 @@ class Gain:
             return f"a {self.opposite} is shown{size}"
         return f"a {self.name} of {least:g} or more is excluded"
 
+    def asks(self, least: Least) -> str:
+        return f"shown where the interval lies above 0 and reaches {least}, and excluded where it ends below that"
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -98,6 +105,9 @@ class Loss:
 
     def says(self, shown: bool | None, effect: Interval, least: float) -> str:
         return Gain("loss", "gain").says(shown, -effect, least)
+
+    def asks(self, least: Least) -> str:
+        return f"shown where the interval lies below 0 and holds a loss of {least}, and excluded where it holds none"
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,9 @@ class NoLoss:
         if shown is None:
             return f"the data cannot tell whether there is a loss of {least:g}"
         return f"a loss of {least:g} or more is excluded" if shown else "a loss is shown"
+
+    def asks(self, least: Least) -> str:
+        return f"shown where the interval holds no loss of {least}, and excluded where it lies below 0 and holds one"
 
 
 @dataclass(frozen=True)
@@ -136,6 +149,11 @@ class AtMost:
         if shown is None:
             return f"the data cannot tell whether {self.name} is above or below {least:g}"
         return f"{self.name} is at most {least:g}" if shown else f"{self.name} is more than {least:g}"
+
+    def asks(self, least: Least) -> str:
+        return (
+            f"shown where the interval ends at {least.size:g} or below in {least.of}, and excluded where it lies above"
+        )
 
 
 @dataclass(frozen=True)
@@ -158,7 +176,7 @@ class Case:
 @dataclass(frozen=True)
 class Outcome:
     """What became of a case: the effect with its 95 % interval, whether what the claim says is shown (None: open), that
-    in words, and whether the opposite is shown."""
+    in words, whether the opposite is shown, and what the test asks for."""
 
     name: str
     effect: Interval
@@ -166,6 +184,7 @@ class Outcome:
     shown: bool | None
     says: str
     reversed: bool = False
+    asks: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.says}, {self.effect}" if self.name else f"{self.says}, {self.effect}"
@@ -185,10 +204,15 @@ class Finding:
         effect: the one that the verdict rests on, if there is a single one.
         at_l0: the effect at each value of L0, from the least on; the rule does not look at these.
         outcomes: of every case.
-        reason: what stands in the way, where the claim is not testable.
+        reason: what stands in the way, where the claim is not testable, and what to do about it; follows "because".
         sample: how many seeds and SAEs there are.
         level: of the intervals by which the cases were judged.
         beside: numbers that the rule does not look at.
+        measured: what the effects are.
+        over: what the intervals are over.
+        claim: what the claim says, in Markdown.
+        asked: where, and of which SAEs, its rule was asked.
+        so_far: how many SAEs are published, where some are not yet.
     """
 
     verdict: Verdict
@@ -199,62 +223,71 @@ class Finding:
     sample: str = ""
     beside: tuple[tuple[str, Interval], ...] = ()
     level: float = LEVEL
-
-    def __str__(self) -> str:
-        """In Markdown, without a full stop."""
-        if self.reason:
-            return f"**{self.verdict}** ({self.reason})"
-        told = f"**{self.verdict}**: {'; '.join(map(str, self.outcomes))}"
-        if self.beside:
-            told += f"; beside it, {', '.join(f'{name} {effect}' for name, effect in self.beside)}"
-        return f"{told} ({self._rests}; smallest effect of interest: {self.least})"
+    measured: str = ""
+    over: str = "seeds"
+    claim: str = ""
+    asked: str = ""
+    so_far: str = ""
 
     @property
     def short(self) -> str:
         """The verdict, and where the cases do not agree or one goes the other way round, what became of each."""
         words = {"shown": "shown", "excluded": "excluded", "reversed": "the other way round", "open": "open"}
-        of: dict[str, list[str]] = {word: [] for word in words.values()}
-        for outcome in self.outcomes:
-            of[words["reversed" if outcome.reversed else outcome.state]].append(outcome.name.replace(", ", " "))
-        there = {word: ", ".join(filter(None, cases)) for word, cases in of.items() if cases}
+        there = {words[state]: cases for state, cases in self._cases.items()}
         if len(there) == 1 and words["reversed"] not in there:
             return self.verdict
-        each = "; ".join(f"{word}: {cases}" if cases else word for word, cases in there.items())
+        names = {word: ", ".join(case.replace(", ", " ") for case in cases) for word, cases in there.items()}
+        each = "; ".join(f"{word}: {of}" if of else word for word, of in names.items())
         return f"{self.verdict} ({each})" if each else self.verdict
 
     @property
     def told(self) -> str:
-        """In Markdown, for a page: the verdict, a line for each case, and what it rests on."""
+        """In Markdown, for a page, in whole sentences: the claim, the verdict and why; a line for each case; what was
+        measured, what the rule asks for, and what would decide more."""
+        verdict = f"this {'is ' if self.verdict in ('undecided', 'not testable here') else ''}**{self.verdict}**"
+        start = f"{self.asked}, {verdict}" if self.asked else f"{verdict[0].upper()}{verdict[1:]}"
+        start = f"{self.claim} {start}" if self.claim else start
+        so_far = f" {self.so_far[0].upper()}{self.so_far[1:]}." if self.so_far else ""
         if self.reason:
-            return f"**{self.verdict}**: {self.reason}."
-        lines = [f"- {outcome}" for outcome in self.outcomes] + [
-            f"- beside it: {n} {effect}" for n, effect in self.beside
-        ]
-        turned = [outcome.name for outcome in self.outcomes if outcome.reversed]
-        verdict = f"**{self.verdict}**"
-        if turned:
-            verdict += f"; it is the other way round{' for ' * any(turned)}{' and for '.join(turned)}"
-        rests = f"From {self._rests}. Smallest effect of interest: {self.least}."
-        return "\n".join([f"{verdict}.", "", *lines, "", rests])
+            return f"{start}, because {self.reason}.{so_far}"
+        lines = [f"- {outcome}" for outcome in self.outcomes]
+        lines += [f"- beside it, not judged: {name}, {effect}" for name, effect in self.beside]
+        before = f"{start}. {self._became} Measured, with 95 % intervals over {self.over}: {self.measured}."
+        after = [f"From {self.sample}.{so_far}"]
+        after += [f"What the claim says is {'; it is '.join(dict.fromkeys(of.asks for of in self.outcomes))}."]
+        if self.level != LEVEL:
+            after += [f"The cases do not agree, so each is judged by its {_percent(self.level)} interval; the numbers"]
+            after += ["show the 95 % one."]
+        if "open" in self._cases:
+            after += [f"Where the data leave it open, more {self.over} may decide."]
+        return "\n".join([before, "", *lines, "", " ".join(after)])
 
     @property
-    def _rests(self) -> str:
-        if self.level == LEVEL:
-            return self.sample
-        return (
-            f"{self.sample}; the cases do not agree, so each is judged by its {self.level:.1%} interval; the 95 % one "
-            "is shown"
-        )
+    def _cases(self) -> dict[str, list[str]]:
+        """The names of the cases of which each is true: shown, excluded, reversed, open."""
+        of: dict[str, list[str]] = {"shown": [], "excluded": [], "reversed": [], "open": []}
+        states = ["reversed" if outcome.reversed else outcome.state for outcome in self.outcomes]
+        for outcome, state in zip(self.outcomes, states):
+            of[state] += [outcome.name] if outcome.name else []
+        return {state: cases for state, cases in of.items() if state in states}
+
+    @property
+    def _became(self) -> str:
+        """The cases of each kind, in a sentence."""
+        words = {
+            "shown": "it is shown",
+            "excluded": "it is excluded",
+            "reversed": "the opposite is shown",
+            "open": "the data leave it open",
+        }
+        cases = {state: [f'"{case}"' if " " in case else case for case in of] for state, of in self._cases.items()}
+        said = "; ".join(f"{words[state]} for {listed(of)}" if of else words[state] for state, of in cases.items())
+        return f"{said[:1].upper()}{said[1:]}."
 
     @property
     def parts(self) -> tuple[tuple[str, Interval], ...]:
         """The effect in each case that the claim speaks of."""
         return tuple((outcome.name, outcome.effect) for outcome in self.outcomes if outcome.name)
-
-    @property
-    def least(self) -> str:
-        """The smallest effects of interest."""
-        return ", ".join(dict.fromkeys(str(outcome.least) for outcome in self.outcomes))
 
 
 def decide(
@@ -263,6 +296,8 @@ def decide(
     effect: Interval | None = None,
     at_l0: tuple[tuple[float, Interval], ...] = (),
     beside: tuple[tuple[str, Interval], ...] = (),
+    measured: str = "",
+    over: str = "seeds",
 ) -> Finding:
     """The verdict on a claim with these cases.
 
@@ -271,7 +306,7 @@ def decide(
 
     Args:
         cases: at least one.
-        sample, effect, at_l0, beside: of the finding; with one case, its effect is the finding's.
+        sample, effect, at_l0, beside, measured, over: of the finding; with one case, its effect is the finding's.
     """
     effects = [case.at(LEVEL) for case in cases]
     shown = [case.test.shown(found, case.least.size) for case, found in zip(cases, effects)]
@@ -289,18 +324,23 @@ def decide(
             found,
             case.least,
             state,
-            _says(case, found, state),
-            reversed=state is False and case.test.reversed(case.at(level), case.least.size),
+            _says(case, found, state, level),
+            state is False and case.test.reversed(case.at(level), case.least.size),
+            case.test.asks(case.least),
         )
         for case, found, state in zip(cases, effects, shown)
     )
     if effect is None and len(cases) == 1:
         effect = effects[0]
-    return Finding(verdict, effect, at_l0, outcomes, "", sample, beside, level)
+    return Finding(verdict, effect, at_l0, outcomes, "", sample, beside, level, measured, over)
 
 
-def _says(case: Case, effect: Interval, state: bool | None) -> str:
+def _percent(level: float) -> str:
+    return f"{100 * level:.3g} %"
+
+
+def _says(case: Case, effect: Interval, state: bool | None, level: float) -> str:
     """What became of a case, in words that agree with the 95 % interval beside them."""
     at_95 = case.test.shown(effect, case.least.size)
     says = case.test.says(at_95, effect, case.least.size)
-    return says if at_95 == state else f"{says} at 95 %, but not at the level that several cases ask for"
+    return says if at_95 == state else f"{says} at 95 %, but not at the {_percent(level)} by which it is judged"

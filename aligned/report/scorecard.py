@@ -9,18 +9,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aligned import files
+from aligned.checks import listed
 from aligned.files import home
 from aligned.language.model import EMBEDDED
 from aligned.report import claims, cost, results
 from aligned.report.published import ARMS, PLANS
 from aligned.report.results import of_parts
 from aligned.report.rules import Finding, Outcome
-from aligned.spec import grid
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+ALIGNED = "projected"  # the constraint of the aligned arm
 COLOURS = {"shown": "#0072B2", "excluded": "#D55E00", "open": "#737373"}
 SO_FAR = "SAEs are published so far"
 FURTHEST = 4.0  # smallest effects of interest, on either side of 0, that the picture shows
@@ -31,33 +32,62 @@ class Claim:
     """A claim of the paper (arXiv 2605.18629), in our words.
 
     Attributes:
+        name: C1 to C12.
         statement: what it says.
         brief: the same in a few words, for a list.
         page: the notebook that shows it.
         table: the published records of a language model that it is judged by.
-        rule: takes that table and returns a finding.
+        rule: takes that table, or one like it, and the constraint of the aligned arm, and returns a finding.
+        activations: those that it names, if it names some.
     """
 
+    name: str
     statement: str
     brief: str
     page: str
     table: Callable[[str], pd.DataFrame]
-    rule: Callable[[pd.DataFrame], Finding]
+    rule: Callable[[pd.DataFrame, str], Finding]
+    activations: tuple[str, ...] = ()
 
     def find(self, model: str) -> Finding:
         """What became of it, by the records that there are; where some are still missing, the finding says so."""
         try:
             table = self.table(model)
         except (ValueError, FileNotFoundError) as error:
-            return Finding("not testable here", reason=str(error))
-        finding = self.rule(table)
-        if missing := len(table.attrs.get("missing", ())):
-            there = len(table.attrs["made"])
-            so_far = f"{there} of {there + missing} {SO_FAR}"
-            if finding.reason:
-                return replace(finding, reason=f"{finding.reason}; {so_far}")
-            return replace(finding, sample=f"{finding.sample}; {so_far}")
+            return Finding("not testable here", reason=str(error), claim=self._quoted, asked=f"On {model}")
+        finding = self.judge(table)
+        if finding.reason and finding.so_far:
+            rest = f"{finding.so_far}; `aligned publish --train {model}` trains and measures the others"
+            return replace(finding, so_far=rest)
         return finding
+
+    def judge(self, table: pd.DataFrame, constraint: str = ALIGNED) -> Finding:
+        """Its rule, applied to some records. The finding says of which SAEs, where they are not all those, or not those
+        alone, of which the claim speaks."""
+        finding = self.rule(table, constraint)
+        made = [of["spec"] for of in table.attrs.get("made", ())]
+        missing = list(table.attrs.get("missing", ()))
+        if self.activations:
+            kinds = {*self.activations, *table.activation}
+            made, missing = ([spec for spec in specs if spec["activation"] in kinds] for specs in (made, missing))
+        so_far = f"{len(made)} of {len(made) + len(missing)} {SO_FAR}" if missing else ""
+        return replace(finding, claim=self._quoted, asked=self._asked(table, constraint), so_far=so_far)
+
+    @property
+    def _quoted(self) -> str:
+        return f"**{self.name}.** *{self.statement}*"
+
+    def _asked(self, table: pd.DataFrame, constraint: str) -> str:
+        of = list(table.activation.unique()) if "activation" in table else []
+        parts = [f"on {listed(table.model.unique())}"] if "model" in table else []
+        if not set(of) & set(self.activations or of):
+            parts.append(f"asked of {listed(of)} SAEs, of which the claim does not speak")
+        elif not set(self.activations) <= set(of):
+            parts.append(f"asked of {listed(of)} SAEs alone")
+        if constraint != ALIGNED:
+            parts.append(f"with `{constraint}` as the constraint")
+        said = ", ".join(parts)
+        return f"{said[:1].upper()}{said[1:]}"
 
 
 def _with_l0(table: pd.DataFrame, model: str) -> pd.DataFrame:
@@ -69,112 +99,132 @@ def _widths(model: str) -> pd.DataFrame:
     parts = PLANS[model].parts
     other = [spec for part in ("narrow", "wide") if part in parts for spec in parts[part].specs]
     if not other:
-        raise ValueError(f"SAEs of one width alone are planned and published for {model}")
-    same = [spec for part in ("relu", "topk") for spec in parts[part].specs]
-    kinds = {replace(spec, d_sae=same[0].d_sae) for spec in other}
-    return results.drawn([s for s in same if s in kinds] + other, PLANS[model].recovery, "recovery")
+        raise ValueError(f"the plan of {model} has SAEs of one width alone, and the claim compares widths")
+    width = other[0].d_sae
+    kinds = {replace(spec, d_sae=width) for spec in other}
+    return of_parts(model, "relu", "topk", "narrow", "wide", where=lambda spec: replace(spec, d_sae=width) in kinds)
 
 
 def _tied(model: str) -> pd.DataFrame:
     """Standard, aligned and tied ReLU SAEs at the sparsities of the controls."""
-    controls = PLANS[model].parts["controls"].specs
-    tied = [spec for spec in controls if spec.constraint == "tied" and spec.activation == "relu"]
-    alike = [s for spec in tied for s in grid(spec, constraint=[*ARMS, "tied"])]
-    return results.drawn(alike, PLANS[model].quick, "recovery")
+    arms = (*ARMS, "tied")
+    return of_parts(model, "controls", where=lambda s: s.activation == "relu" and s.constraint in arms)
 
 
 def _cost(model: str) -> pd.DataFrame:
     if model != EMBEDDED:
-        raise ValueError(f"a step costs the same whatever the language model is: see the column of {EMBEDDED}")
+        raise ValueError(f"a step costs the same whatever the language model is: the verdict stands under {EMBEDDED}")
     return cost.in_turns(cost.record("cost-cpu"), "standard")
 
 
 CLAIMS = {
-    "C1": Claim(
-        "Alignment scores of standard SAEs are bimodal, in every architecture.",
-        "standard SAEs have features of two kinds, with high and with low alignment scores",
-        "bimodality",
-        lambda model: of_parts(model, "relu", "p_anneal", "topk", "batchtopk", measure="scores"),
-        claims.bimodal,
-    ),
-    "C2": Claim(
-        "Aligned ReLU SAEs recover more cross-entropy at equal L0.",
-        "aligned ReLU SAEs recover more cross-entropy",
-        "recovered_ce",
-        lambda model: of_parts(model, "relu"),
-        claims.recovers_more,
-    ),
-    "C3": Claim(
-        "Aligned TopK and BatchTopK SAEs recover more where k is large.",
-        "aligned TopK and BatchTopK SAEs recover more cross-entropy where k is large",
-        "recovered_ce",
-        lambda model: of_parts(model, "topk", "batchtopk"),
-        claims.recovers_more_where_dense,
-    ),
-    "C4": Claim(
-        "Aligned training leaves hardly a dead feature, without resampling or an auxiliary loss.",
-        "aligned SAEs keep more features alive, and hardly one is dead",
-        "dead_features",
-        lambda model: of_parts(model, "relu", "p_anneal", "topk", "batchtopk"),
-        claims.leaves_few_dead,
-    ),
-    "C5": Claim(
-        "Aligned features are more stable across seeds, for ReLU and TopK.",
-        "another seed finds more of the aligned features again",
-        "stability",
-        lambda model: _with_l0(of_parts(model, "relu", "topk", measure="stability"), model),
-        claims.more_stable,
-    ),
-    "C6": Claim(
-        "Aligned SAEs score higher on SCR.",
-        "aligned SAEs are better at removing spurious correlations",
-        "scr",
-        lambda model: _with_l0(of_parts(model, "scr", measure="scr"), model),
-        claims.separates_better,
-    ),
-    "C7": Claim(
-        "A feature's MCS correlates with its alignment score (r of about 0.65).",
-        "the lower a feature's score, the less likely does another seed find it",
-        "feature_quality",
-        lambda model: of_parts(model, "features", measure="features"),
-        lambda table: claims.correlates(table, "mcs", 0.65),
-    ),
-    "C8": Claim(
-        "Auto-interpretability (here: a concept score instead) correlates with the alignment score (r of about 0.32).",
-        "the lower a feature's score, the less does it mean",
-        "feature_quality",
-        lambda model: of_parts(model, "features", measure="features"),
-        lambda table: claims.correlates(table, "f1", 0.32),
-    ),
-    "C9": Claim(
-        "Tying the weights also removes dead features, but costs reconstruction (here: of ReLU SAEs).",
-        "tied weights keep features alive too, but reconstruct worse",
-        "weight_tying",
-        _tied,
-        claims.tying_costs,
-    ),
-    "C10": Claim(
-        "Alignment adds no compute.",
-        "alignment takes no time",
-        "cost",
-        _cost,
-        claims.no_added_compute,
-    ),
-    "C11": Claim(
-        "It works with p-annealing, TopK and BatchTopK, without new hyperparameters.",
-        "alignment does no harm in SAEs of other kinds, with their hyperparameters as they are",
-        "recovered_ce",
-        lambda model: of_parts(model, "p_anneal", "topk", "batchtopk"),
-        claims.needs_no_tuning,
-    ),
-    "C12": Claim(
-        "It holds over dictionary sizes and sparsities.",
-        "aligned SAEs recover more cross-entropy at every width",
-        "recovered_ce",
-        _widths,
-        claims.holds_everywhere,
-    ),
+    claim.name: claim
+    for claim in (
+        Claim(
+            "C1",
+            "Alignment scores of standard SAEs are bimodal, in every architecture.",
+            "standard SAEs have features of two kinds, with high and with low alignment scores",
+            "bimodality",
+            lambda model: of_parts(model, "relu", "p_anneal", "topk", "batchtopk", measure="scores"),
+            lambda table, _: claims.bimodal(table),
+        ),
+        Claim(
+            "C2",
+            "Aligned ReLU SAEs recover more cross-entropy at equal L0.",
+            "aligned ReLU SAEs recover more cross-entropy",
+            "recovered_ce",
+            lambda model: of_parts(model, "relu"),
+            claims.recovers_more,
+            ("relu",),
+        ),
+        Claim(
+            "C3",
+            "Aligned TopK and BatchTopK SAEs recover more where k is large.",
+            "aligned TopK and BatchTopK SAEs recover more cross-entropy where k is large",
+            "recovered_ce",
+            lambda model: of_parts(model, "topk", "batchtopk"),
+            claims.recovers_more_where_dense,
+            ("topk", "batchtopk"),
+        ),
+        Claim(
+            "C4",
+            "Aligned training leaves hardly a dead feature, without resampling or an auxiliary loss.",
+            "aligned SAEs keep more features alive, and hardly one is dead",
+            "dead_features",
+            lambda model: of_parts(model, "relu", "p_anneal", "topk", "batchtopk"),
+            claims.leaves_few_dead,
+        ),
+        Claim(
+            "C5",
+            "Aligned features are more stable across seeds, for ReLU and TopK.",
+            "another seed finds more of the aligned features again",
+            "stability",
+            lambda model: _with_l0(of_parts(model, "relu", "topk", measure="stability"), model),
+            claims.more_stable,
+            ("relu", "topk"),
+        ),
+        Claim(
+            "C6",
+            "Aligned SAEs score higher on SCR.",
+            "aligned SAEs are better at removing spurious correlations",
+            "scr",
+            lambda model: _with_l0(of_parts(model, "scr", measure="scr"), model),
+            claims.separates_better,
+        ),
+        Claim(
+            "C7",
+            "A feature's MCS correlates with its alignment score (r of about 0.65).",
+            "the lower a feature's score, the less likely does another seed find it",
+            "feature_quality",
+            lambda model: of_parts(model, "features", measure="features"),
+            lambda table, _: claims.correlates(table, "mcs", 0.65),
+        ),
+        Claim(
+            "C8",
+            "Auto-interpretability (here: a concept score instead) correlates with the alignment score (r of about "
+            "0.32).",
+            "the lower a feature's score, the less does it mean",
+            "feature_quality",
+            lambda model: of_parts(model, "features", measure="features"),
+            lambda table, _: claims.correlates(table, "f1", 0.32),
+        ),
+        Claim(
+            "C9",
+            "Tying the weights also removes dead features, but costs reconstruction (here: of ReLU SAEs).",
+            "tied weights keep features alive too, but reconstruct worse",
+            "weight_tying",
+            _tied,
+            claims.tying_costs,
+            ("relu",),
+        ),
+        Claim(
+            "C10",
+            "Alignment adds no compute.",
+            "alignment takes no time",
+            "cost",
+            _cost,
+            lambda table, _: claims.no_added_compute(table),
+        ),
+        Claim(
+            "C11",
+            "Alignment works with p-annealing, TopK and BatchTopK, without new hyperparameters.",
+            "alignment does no harm in SAEs of other kinds, with their hyperparameters as they are",
+            "recovered_ce",
+            lambda model: of_parts(model, "p_anneal", "topk", "batchtopk"),
+            claims.needs_no_tuning,
+            ("p_anneal", "topk", "batchtopk"),
+        ),
+        Claim(
+            "C12",
+            "The gain in recovered cross-entropy holds over dictionary sizes and sparsities.",
+            "aligned SAEs recover more cross-entropy at every width",
+            "recovered_ce",
+            _widths,
+            claims.holds_everywhere,
+        ),
+    )
 }
+ONE_BY_ONE = ("C2", "C9")  # their rules take the SAEs of one activation
 
 
 def models() -> list[str]:
@@ -200,9 +250,7 @@ def start_matters(model: str = EMBEDDED) -> str:
     """In a sentence, the difference between aligned and standard ReLU SAEs when both start from rows of norm 1."""
     try:
         table = of_parts(model, "unit")
-        recovered, alive = (
-            claims.difference(table, metric, ("none", "projected"))[0] for metric in ("ce_recovered", "alive")
-        )
+        recovered, alive = (claims.difference(table, metric, ("none", ALIGNED)) for metric in ("ce_recovered", "alive"))
     except ValueError as error:
         return f"What the start does can't be said yet: {error}."
     return (
@@ -217,17 +265,29 @@ def findings(model: str = EMBEDDED) -> dict[str, Finding]:
     return {name: claim.find(model) for name, claim in CLAIMS.items()}
 
 
+def told(name: str, table: pd.DataFrame, constraint: str = ALIGNED) -> str:
+    """What a claim's rule says of the SAEs of a page, in Markdown: the claim in words, the verdict and what it rests
+    on. Where the claim names activations, it is asked of those that are there; where none of them is, of the others,
+    and the words say so.
+
+    Args:
+        name: of the claim.
+        table: as its rule takes it.
+        constraint: of the aligned arm.
+    """
+    claim = CLAIMS[name]
+    if claim.activations:
+        kinds = table.activation.unique()
+        table = table[table.activation.isin([kind for kind in kinds if kind in claim.activations] or kinds)]
+    each = [rows for _, rows in table.groupby("activation", sort=False)] if name in ONE_BY_ONE else [table]
+    return "\n\n".join(claim.judge(rows, constraint).told for rows in each)
+
+
 def on_real_models(*names: str) -> str:
     """What became of some claims on each real model of which something is published, in Markdown."""
-    return (
-        "\n\n".join(
-            f"{name} on {model}: {CLAIMS[name].find(model).told}"
-            for model in models()
-            if model != EMBEDDED
-            for name in names
-        )
-        or "No SAE of a real model is published yet."
-    )
+    real = [model for model in models() if model != EMBEDDED]
+    told = [CLAIMS[name].find(model).told for model in real for name in names]
+    return "\n\n".join(told) or "No SAE of a real model is published yet."
 
 
 def in_brief(found: dict[str, dict[str, Finding]]) -> str:
@@ -269,7 +329,8 @@ def table(found: dict[str, Finding]) -> str:
     for name, finding in found.items():
         claim, cases = CLAIMS[name], [_case(of) for of in finding.outcomes]
         told = f"{html.escape(claim.statement)}<br><strong>{finding.verdict}</strong>"
-        told += f" ({html.escape(finding.sample)})" if finding.sample else ""
+        rests = "; ".join(filter(None, (finding.sample, finding.so_far)))
+        told += f" ({html.escape(rests)})" if rests else ""
         first, *others = cases or [f"<td colspan='4'>{html.escape(finding.reason)}</td>"]
         high = f"<td rowspan='{max(len(cases), 1)}'"
         rows.append(
@@ -282,8 +343,7 @@ def table(found: dict[str, Finding]) -> str:
 
 def _told(finding: Finding) -> str:
     """The verdict in short; where records are missing, how many SAEs it rests on."""
-    so_far = finding.sample.rpartition("; ")[2]
-    return f"{finding.short}; {so_far}" if so_far.endswith(SO_FAR) else finding.short
+    return f"{finding.short}; {finding.so_far}" if finding.so_far and not finding.reason else finding.short
 
 
 def by_model(found: dict[str, dict[str, Finding]]) -> str:

@@ -6,11 +6,13 @@ import html
 import json
 import re
 import zlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from aligned.evals.intervals import Interval
@@ -97,8 +99,10 @@ def test_a_real_model_has_its_column_and_its_section(place: Path) -> None:
     assert list(tables) == [("relu", model)]
     assert len(tables["relu", model]) == len(specs)
     told = scorecard.on_real_models("C2", "C3")
-    assert "C2 on gemma-3-270m: **holds**" in told
-    assert "C3 on gemma-3-270m: **not testable here**" in told
+    c2, c3 = (scorecard.CLAIMS[name].statement for name in ("C2", "C3"))
+    assert f"**C2.** *{c2}* On gemma-3-270m, this **holds**. It is shown." in told
+    assert f"**C3.** *{c3}* On gemma-3-270m, this is **not testable here**, because no record (recovery) of" in told
+    assert "`aligned publish --train gemma-3-270m topk batchtopk` trains and measures them." in told
     table = scorecard.by_model({model: scorecard.findings(model)})
     assert table.count("<tr>") == 1 + len(scorecard.CLAIMS)
     assert f"<th>{model}</th>" in table
@@ -111,7 +115,7 @@ def test_without_records_nothing_is_decided_and_each_claim_says_why(place: Path,
     for name, finding in found.items():
         if name != "C10":
             assert finding.verdict == "not testable here"
-            assert "published" in finding.reason
+            assert f"`aligned publish --train {model}" in finding.told or "SAEs of one width alone" in finding.told
     table = scorecard.table(found)
     assert table.count("<tbody") == 12
     assert all(html.escape(claim.statement) in table for claim in scorecard.CLAIMS.values())
@@ -139,6 +143,61 @@ def test_what_was_found_in_brief_names_each_claim_once_and_in_its_place() -> Non
         "(C5)",
     ]
     assert re.findall(r"\(C\d+\)", not_yet) == [f"(C{i})" for i in range(6, 13)]
+
+
+def page(*activations: str, constraint: str = "projected", seeds: int = 3) -> pd.DataFrame:
+    """Records as a page has them, in which alignment gains."""
+    specs = [
+        RunSpec(activation=a, sparsity=s, constraint=c, seed=i)  # type: ignore[arg-type]
+        for a, s in product(activations, (8, 32))
+        for c, i in product(("none", constraint), range(seeds))
+    ]
+    rows = [asdict(spec) | answer("recovery", replace(spec, activation="relu", sparsity=0.1 * spec.sparsity))
+            for spec in specs]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "says"),
+    [
+        ("C2", page("relu", "topk"), ["On embedded, this **holds**"]),
+        ("C3", page("relu", "topk"), ["On embedded, asked of topk SAEs alone, this **holds**"]),
+        ("C3", page("topk", "batchtopk"), ["On embedded, this **holds**"]),
+        (
+            "C2",
+            page("jumprelu", "gated"),
+            [f"On embedded, asked of {kind} SAEs, of which the claim does not speak, this **holds**"
+             for kind in ("jumprelu", "gated")],
+        ),
+        (
+            "C11",
+            page("jumprelu", "gated"),
+            ["On embedded, asked of jumprelu and gated SAEs, of which the claim does not speak, this **holds**"],
+        ),
+        ("C12", page("gated"), ["On embedded, this is **not testable here**, because there is one width alone"]),
+    ],
+)  # fmt: skip
+def test_a_page_says_in_words_which_claim_it_asks_of_which_saes(
+    name: str, table: pd.DataFrame, says: list[str]
+) -> None:
+    told = scorecard.told(name, table)
+    for sentence in says:
+        assert f"**{name}.** *{scorecard.CLAIMS[name].statement}* {sentence}" in told
+    assert told.count(f"**{name}.**") == len(says)
+
+
+def test_another_constraint_than_the_claims_is_named() -> None:
+    told = scorecard.told("C2", page("relu", constraint="rescaled"), "rescaled")
+    assert "On embedded, with `rescaled` as the constraint, this **holds**" in told
+    assert "aligned (rescaled) minus standard" in told
+
+
+def test_a_verdict_counts_the_saes_that_are_not_published_yet() -> None:
+    table, other = page("relu"), page("topk")
+    table.attrs = {"made": [{"spec": dict(spec)} for _, spec in table.iterrows()]}
+    table.attrs["missing"] = [dict(spec) for _, spec in other.iterrows()]
+    assert "12 of 24 SAEs are published so far." in scorecard.told("C4", table)
+    assert "published" not in scorecard.told("C2", table)  # the missing ones are of no concern to it
 
 
 def test_every_claim_has_its_page() -> None:
