@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from aligned import exercises
+from aligned.report.rerun import NOTEBOOKS
+from tests.drawn import prose
 
 
 def cosines(a: Tensor, b: Tensor) -> Tensor:
@@ -81,3 +86,34 @@ def test_a_greedy_matching_is_named() -> None:
 
     with pytest.raises(AssertionError, match="taken first"):
         exercises.check_pw_mcc(greedy)
+
+
+MARK = re.compile(r"\*(Easy|Medium|Hard), \d+ minutes\.\* \S")
+
+
+def asked(page: Path) -> list[str]:
+    """The exercises of a page, as it asks them: the items at its end, and its numbered sections that have a check."""
+    _, end, rest = prose(page).partition("## Exercises")
+    items = rest if end else prose(page).partition("Now change it.")[2]
+    cells = nbformat.read(page, 4).cells
+    checked = [
+        before.source.split("\n\n", 1)[1]
+        for before, after in zip(cells, cells[2:])
+        if "exercises.check_" in after.source
+    ]
+    return [*checked, *re.findall(r"^\d+\. (.*)", items, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("page", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda page: page.stem)
+def test_every_exercise_says_how_hard_it_is_and_how_long_it_takes(page: Path) -> None:
+    exercises_of = asked(page)
+    assert len(exercises_of) >= 2 or page.stem in ("features", "measures")
+    assert [exercise for exercise in exercises_of if not MARK.match(exercise)] == []
+    assert len(MARK.findall(prose(page))) == len(exercises_of)
+
+
+def test_the_words_for_how_hard_an_exercise_is_are_explained() -> None:
+    (explained,) = re.findall(
+        r"^exercise\n  (.*)", (NOTEBOOKS.parent / "book" / "glossary.md").read_text(), re.MULTILINE
+    )
+    assert all(f"*{word}*:" in explained for word in ("Easy", "Medium", "Hard"))
