@@ -251,7 +251,8 @@ def browser(together: Together, tokens: int) -> Iterator[Row]:
 
 def features(together: Together, tokens: int) -> Iterator[Row]:
     """Of every feature of the first of two seeds: alignment `score`, `mcs` with the other seed's features, `f1` on its
-    `concept`, and the `density` of its activity; to four digits. And how good the dictionary is on the whole."""
+    `concept` (its place among the names of the text's labelling, -1 for none), and the `density` of its activity; to
+    four digits. And how good the dictionary is on the whole."""
     for run, other in together:
         read = _read(run.spec, tokens)
         table = evals.concepts(run.sae, *read.kept, read.names)
