@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -42,9 +43,9 @@ def recovery(
         FVU        = sum |x - x_hat|^2 / sum |x - mean x|^2,       both sums over all tokens,
         FVU legacy = mean of |x - x_hat|^2 / |x - mean x|^2 over tokens, the mean being the batch's,
 
-    the second as SAEBench publishes it (as 1 - FVU). L0 is the mean number of non-zero features of a token; alive is
-    the share of features that are non-zero on at least one of the tokens, whose number is in `eval_tokens`;
-    `eval_outliers` is the number of those left out.
+    the second as SAEBench publishes it (as 1 - FVU); a token that is alone in its batch has no such ratio. L0 is the
+    mean number of non-zero features of a token; alive is the share of features that are non-zero on at least one of the
+    tokens, whose number is in `eval_tokens`; `eval_outliers` is the number of those left out.
 
     What the model's own losses are is computed once for a model, a layer and a text, and kept in the store.
 
@@ -59,8 +60,8 @@ def recovery(
 
     Raises:
         TypeError: what is no SAE or no tokens.
-        ValueError: an SAE of another model, or not finite; no layer known; no tokens, or blocks longer than the model
-            takes; outliers between 0 and 1.
+        ValueError: an SAE of another model, or not finite; no layer known; fewer than two tokens that are not special,
+            or blocks longer than the model takes; outliers between 0 and 1.
     """
     return recoveries([sae], model, tokens, layer, batch, outliers)[0]
 
@@ -104,6 +105,11 @@ def recoveries(
     keep = ~special
     if outliers:
         keep &= norms <= outliers * norms[keep].median()
+    if (n := int(keep.sum())) < 2:
+        raise ValueError(
+            f"the tokens to be measured, without special ones and outliers, are {n}; 2 or more are needed, for one has "
+            "no variance to explain"
+        )
     for x, resid, kept in zip(tokens.split(batch), _residuals(model, tokens, layer, batch), keep.split(batch)):
         resid, kept = resid.to(model.device), kept.to(model.device)
         for sums_of, of_sae in zip(sums, spliced):
@@ -189,7 +195,8 @@ class _Sums:
 
     def __init__(self, sae: SAE) -> None:
         self.sae = sae
-        self.n, self.active, self.error, self.square, self.ratio = 0, 0.0, 0.0, 0.0, 0.0
+        self.n, self.active, self.error, self.square = 0, 0.0, 0.0, 0.0
+        self.ratio, self.compared = 0.0, 0
         self.sum = torch.zeros(sae.d_in, dtype=torch.float64)
         self.fired = torch.zeros(sae.d_sae, dtype=torch.bool, device=sae.b_dec.device)
 
@@ -207,7 +214,9 @@ class _Sums:
         self.error += error.double().sum().item()
         self.square += x.double().square().sum().item()
         self.sum += x.double().sum(0).cpu()
-        self.ratio += (error / (x - x.mean(0)).square().sum(1)).double().sum().item()
+        if len(x) > 1:
+            self.ratio += (error / (x - x.mean(0)).square().sum(1)).double().sum().item()
+            self.compared += len(x)
         out = resid.clone()
         out[keep] = x_hat
         return out
@@ -217,7 +226,7 @@ class _Sums:
         return {
             "l0": self.active / self.n,
             "fvu": self.error / variance,
-            "fvu_legacy": self.ratio / self.n,
+            "fvu_legacy": self.ratio / self.compared if self.compared else math.nan,
             "alive": self.fired.float().mean().item(),
             "eval_tokens": self.n,
         }

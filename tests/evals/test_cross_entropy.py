@@ -116,3 +116,15 @@ def test_held_out_text_without_outliers(model: LanguageModel) -> None:
     norms = whole.x.norm(dim=2)
     assert torch.equal(without.keep, whole.keep & (norms <= 1.1 * norms[whole.keep].median()))
     assert len(without.kept[0]) == without.keep.sum() < whole.keep.sum()
+
+
+def test_one_token_has_no_variance_to_explain(model: LanguageModel, store: Path, sae: SAE) -> None:
+    with pytest.raises(ValueError, match="to be measured, without special ones and outliers, are 1; 2 or more"):
+        recovery(sae, model, torch.tensor([[0, 50, 0]]))
+
+
+def test_a_token_that_is_alone_in_its_batch_spoils_no_mean(model: LanguageModel, store: Path, sae: SAE) -> None:
+    tokens = torch.tensor([[0, 50, 60, 40], [0, 50, 0, 0]])
+    alone, together = recovery(sae, model, tokens, batch=1), recovery(sae, model, tokens[:1], batch=1)
+    assert alone["eval_tokens"] == together["eval_tokens"] + 1
+    assert alone["fvu_legacy"] == pytest.approx(together["fvu_legacy"], rel=1e-5)
