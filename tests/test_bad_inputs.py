@@ -666,6 +666,8 @@ TEXTS: dict[str, tuple[str, bytes, str]] = {
     "half a character": ("a.jsonl", b'{"text": "\\ud800"}', "line 1: 'text' holds half a character"),
     "Latin 1, lines": ("a.jsonl", b'{"text": "\xe9"}', r"line 1 is not text in UTF-8"),
     "Latin 1": ("a.txt", b"caf\xe9", r"a\.txt is not text in UTF-8"),
+    "UTF-16, lines": ("a.jsonl", '{"text": "x"}'.encode("utf-16"), r"a\.jsonl, line 1 is not text in UTF-8"),
+    "UTF-16": ("a.txt", "x".encode("utf-16"), r"a\.txt is not text in UTF-8"),
     "no Parquet": ("a.parquet", b"PAR1 and no more", r"a\.parquet is damaged, or is no Parquet"),
 }
 
@@ -680,7 +682,8 @@ def test_text(case: str, tmp_path: Path) -> None:
 
 def test_a_mark_of_byte_order_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "x"}')
-    assert [doc.text for side in ("train", "held_out") for doc in text._local(tmp_path)] == ["x", "x"]
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfx")
+    assert [doc.text for doc in text._local(tmp_path)] == ["x", "x"]
 
 
 @pytest.mark.parametrize("source", ["", " ", "x\0y", None])

@@ -282,7 +282,7 @@ def _text(value: object, where: str) -> str:
 
 def _read_txt(file: Path) -> Iterator[Document]:
     try:
-        pieces = _PIECE.findall(file.read_text(encoding="utf-8"))
+        pieces = _PIECE.findall(file.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not text in UTF-8 ({error})") from error
     for number, piece in enumerate(pieces, 1):
