@@ -21,7 +21,7 @@ from aligned.alignment import HARD
 from aligned.checks import listed, number, said
 from aligned.evals.intervals import LEVEL, Interval, interval, interval_of_pairs, interval_of_shares, normal_quantile
 from aligned.methods import METHODS, method
-from aligned.report.low_mode import low_mode
+from aligned.report.low_mode import low_mode, share_under
 from aligned.report.rules import AtMost, Case, Finding, Gain, Least, Loss, NoLoss, Test, decide
 
 if TYPE_CHECKING:
@@ -377,22 +377,30 @@ def bimodal(scores: pd.DataFrame) -> Finding:
     Each architecture is a case. The effect is the share of features in a low mode (`aligned.report.low_mode`: those
     below a clear valley of the histogram of scores; 0 where there is one mode alone), averaged over sparsities for each
     seed, with an interval made for shares near 0; the smallest effect of interest is 1 % of the features. Beside it
-    stands the share of SAEs for which Hartigan's dip test rejects one peak at 5 %, with Wilson's interval. The verdict
-    does not rest on it: what the test can see depends on the width.
+    stand the share of features with a score under 1/2, and the share of SAEs for which Hartigan's dip test rejects one
+    peak at 5 %, with Wilson's interval. The verdict rests on neither: where all scores are low there is no second mode,
+    and what the test can see depends on the width.
 
     Args:
         scores: `aligned.records(..., measure="scores")`.
     """
     _checked(scores, [], ["histogram", "dip_p", "constraint", "seed"])
     standard = _checked(scores[scores.constraint == "none"], ["histogram", "dip_p"])
-    standard = standard.assign(low_mode=[low_mode(histogram) for histogram in standard.histogram])
-    cases, dips = [], []
+    standard = standard.assign(
+        low_mode=[low_mode(histogram) for histogram in standard.histogram],
+        under_half=[share_under(histogram, 0.5) for histogram in standard.histogram],
+    )
+    cases, beside = [], []
     for (name,), rows in _groups(standard, ["activation"]):
         with _of(str(name)):
             cases.append(Case(str(name), _shares(rows, "low_mode"), LOW_MODE, Gain("low mode")))
-        dips.append((f"{name}, share of SAEs with more than one peak by the dip test", _share(rows.dip_p < 0.05)))
-    measured = "the share of a standard SAE's features in a low mode, averaged over sparsities"
-    return decide(cases, _sample(standard, ["none"]), beside=tuple(dips), measured=measured)
+            beside.append((f"{name}, share of features with a score under 1/2", _shares(rows, "under_half")(LEVEL)))
+        beside.append((f"{name}, share of SAEs with more than one peak by the dip test", _share(rows.dip_p < 0.05)))
+    measured = (
+        "the share of a standard SAE's features in a low mode, averaged over sparsities; it is 0 where no clear valley "
+        "parts the scores, however low they are"
+    )
+    return decide(cases, _sample(standard, ["none"]), beside=tuple(beside), measured=measured)
 
 
 def _shares(rows: pd.DataFrame, column: str) -> Callable[[float], Interval]:

@@ -45,6 +45,15 @@ NUMBERS = {  # of each row, the claim and the case whose effect is aligned minus
 }
 
 
+def told(found: Found) -> str:
+    """All of it, in Markdown.
+
+    Args:
+        found: `aligned.report.scorecard.findings`, by model.
+    """
+    return f"{in_words(found)}\n\n{of_the_start()}\n\n{in_numbers(found)}"
+
+
 def in_words(found: Found) -> str:
     """In a list in Markdown: what is shown in every case that was tested, what in some, and what in none.
 

@@ -176,7 +176,8 @@ class Case:
 @dataclass(frozen=True)
 class Outcome:
     """What became of a case: the effect with its 95 % interval, whether what the claim says is shown (None: open), that
-    in words, whether the opposite is shown, and what the test asks for."""
+    in words, whether the opposite is shown, what the test asks for, and the interval by which it was judged, where that
+    is a wider one."""
 
     name: str
     effect: Interval
@@ -185,6 +186,7 @@ class Outcome:
     says: str
     reversed: bool = False
     asks: str = ""
+    judged: Interval | None = None
 
     def __str__(self) -> str:
         return f"{self.name}: {self.says}, {self.effect}" if self.name else f"{self.says}, {self.effect}"
@@ -327,6 +329,7 @@ def decide(
             _says(case, found, state, level),
             state is False and case.test.reversed(case.at(level), case.least.size),
             case.test.asks(case.least),
+            None if level == LEVEL else case.at(level),
         )
         for case, found, state in zip(cases, effects, shown)
     )

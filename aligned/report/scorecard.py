@@ -12,7 +12,7 @@ from aligned import files
 from aligned.checks import listed
 from aligned.files import home
 from aligned.language.model import EMBEDDED
-from aligned.report import claims, cost, results
+from aligned.report import claims, cost, in_short, results
 from aligned.report.published import ARMS, PLANS
 from aligned.report.results import of_parts
 from aligned.report.rules import Finding, Outcome
@@ -34,7 +34,6 @@ class Claim:
     Attributes:
         name: C1 to C12.
         statement: what it says.
-        brief: the same in a few words, for a list.
         page: the notebook that shows it.
         table: the published records of a language model that it is judged by.
         rule: takes that table, or one like it, and the constraint of the aligned arm, and returns a finding.
@@ -43,7 +42,6 @@ class Claim:
 
     name: str
     statement: str
-    brief: str
     page: str
     table: Callable[[str], pd.DataFrame]
     rule: Callable[[pd.DataFrame, str], Finding]
@@ -123,7 +121,6 @@ CLAIMS = {
         Claim(
             "C1",
             "Alignment scores of standard SAEs are bimodal, in every architecture.",
-            "standard SAEs have features of two kinds, with high and with low alignment scores",
             "bimodality",
             lambda model: of_parts(model, "relu", "p_anneal", "topk", "batchtopk", measure="scores"),
             lambda table, _: claims.bimodal(table),
@@ -131,7 +128,6 @@ CLAIMS = {
         Claim(
             "C2",
             "Aligned ReLU SAEs recover more cross-entropy at equal L0.",
-            "aligned ReLU SAEs recover more cross-entropy",
             "recovered_ce",
             lambda model: of_parts(model, "relu"),
             claims.recovers_more,
@@ -140,7 +136,6 @@ CLAIMS = {
         Claim(
             "C3",
             "Aligned TopK and BatchTopK SAEs recover more where k is large.",
-            "aligned TopK and BatchTopK SAEs recover more cross-entropy where k is large",
             "recovered_ce",
             lambda model: of_parts(model, "topk", "batchtopk"),
             claims.recovers_more_where_dense,
@@ -149,7 +144,6 @@ CLAIMS = {
         Claim(
             "C4",
             "Aligned training leaves hardly a dead feature, without resampling or an auxiliary loss.",
-            "aligned SAEs keep more features alive, and hardly one is dead",
             "dead_features",
             lambda model: of_parts(model, "relu", "p_anneal", "topk", "batchtopk"),
             claims.leaves_few_dead,
@@ -157,7 +151,6 @@ CLAIMS = {
         Claim(
             "C5",
             "Aligned features are more stable across seeds, for ReLU and TopK.",
-            "another seed finds more of the aligned features again",
             "stability",
             lambda model: _with_l0(of_parts(model, "relu", "topk", measure="stability"), model),
             claims.more_stable,
@@ -166,7 +159,6 @@ CLAIMS = {
         Claim(
             "C6",
             "Aligned SAEs score higher on SCR.",
-            "aligned SAEs are better at removing spurious correlations",
             "scr",
             lambda model: _with_l0(of_parts(model, "scr", measure="scr"), model),
             claims.separates_better,
@@ -174,7 +166,6 @@ CLAIMS = {
         Claim(
             "C7",
             "A feature's MCS correlates with its alignment score (r of about 0.65).",
-            "the lower a feature's score, the less likely does another seed find it",
             "feature_quality",
             lambda model: of_parts(model, "features", measure="features"),
             lambda table, _: claims.correlates(table, "mcs", 0.65),
@@ -183,7 +174,6 @@ CLAIMS = {
             "C8",
             "Auto-interpretability (here: a concept score instead) correlates with the alignment score (r of about "
             "0.32).",
-            "the lower a feature's score, the less does it mean",
             "feature_quality",
             lambda model: of_parts(model, "features", measure="features"),
             lambda table, _: claims.correlates(table, "f1", 0.32),
@@ -191,7 +181,6 @@ CLAIMS = {
         Claim(
             "C9",
             "Tying the weights also removes dead features, but costs reconstruction (here: of ReLU SAEs).",
-            "tied weights keep features alive too, but reconstruct worse",
             "weight_tying",
             _tied,
             claims.tying_costs,
@@ -200,7 +189,6 @@ CLAIMS = {
         Claim(
             "C10",
             "Alignment adds no compute.",
-            "alignment takes no time",
             "cost",
             _cost,
             lambda table, _: claims.no_added_compute(table),
@@ -208,7 +196,6 @@ CLAIMS = {
         Claim(
             "C11",
             "Alignment works with p-annealing, TopK and BatchTopK, without new hyperparameters.",
-            "alignment does no harm in SAEs of other kinds, with their hyperparameters as they are",
             "recovered_ce",
             lambda model: of_parts(model, "p_anneal", "topk", "batchtopk"),
             claims.needs_no_tuning,
@@ -217,7 +204,6 @@ CLAIMS = {
         Claim(
             "C12",
             "The gain in recovered cross-entropy holds over dictionary sizes and sparsities.",
-            "aligned SAEs recover more cross-entropy at every width",
             "recovered_ce",
             _widths,
             claims.holds_everywhere,
@@ -243,20 +229,6 @@ def setting(model: str = EMBEDDED) -> str:
     return (
         f"{results.shown(there)}; measured on {tokens} held-out tokens. "
         f"Of the {len(plan.specs)} SAEs that are planned, {len(there)} are published."
-    )
-
-
-def start_matters(model: str = EMBEDDED) -> str:
-    """In a sentence, the difference between aligned and standard ReLU SAEs when both start from rows of norm 1."""
-    try:
-        table = of_parts(model, "unit")
-        recovered, alive = (claims.difference(table, metric, ("none", ALIGNED)) for metric in ("ce_recovered", "alive"))
-    except ValueError as error:
-        return f"What the start does can't be said yet: {error}."
-    return (
-        "What ReLU SAEs show may depend on their start. The claims are judged with the small one of the paper's stack "
-        f"(rows of norm 0.1). Where both arms start from rows of norm 1, on {model}, aligned minus standard is "
-        f"{recovered} in CE recovered and {alive} in the share of alive features."
     )
 
 
@@ -290,48 +262,26 @@ def on_real_models(*names: str) -> str:
     return "\n\n".join(told) or "No SAE of a real model is published yet."
 
 
-def in_brief(found: dict[str, dict[str, Finding]]) -> str:
-    """What was found, in a list of three in Markdown: which claims are shown wherever they could be tested, which are
-    shown in some cases, and which in none.
-
-    Args:
-        found: `findings`, by model.
-    """
-    said: dict[str, list[str]] = {
-        "Shown on every model on which it was tested": [],
-        "Shown on some models, or for some kinds of SAE": [],
-        "Not shown on any model": [],
-        "Not tested yet": [],
-    }
-    always, sometimes, never, untested = said.values()
-    for name, claim in CLAIMS.items():
-        tested = [of[name] for of in found.values() if of[name].verdict != "not testable here"]
-        verdicts = {finding.verdict for finding in tested}
-        turned = [outcome.reversed for finding in tested for outcome in finding.outcomes]
-        where = "in every case" if all(turned) else "in some cases"
-        opposite = f"; the opposite is shown {where}" if any(turned) else ""
-        if not tested:
-            untested.append(f"{claim.brief} ({name})")
-        elif verdicts == {"holds"}:
-            always.append(f"{claim.brief} ({name}, on {len(tested)} of {len(found)} models)")
-        elif verdicts & {"holds", "holds in part"}:
-            sometimes.append(f"{claim.brief} ({name})")
-        else:
-            never.append(f"{claim.brief} ({name}{opposite})")
-    return "\n".join(f"- **{where}:** {'; '.join(claims)}." for where, claims in said.items() if claims)
-
-
 def table(found: dict[str, Finding]) -> str:
     """The scorecard as HTML: each claim with the verdict and its page; beside it a row for each case, with the effect,
-    its interval, the smallest effect of interest, and what became of it. The page has the sentences."""
-    titles = ("claim", "the paper, in our words, and what we find", "case", "effect [95 % interval]", "least", "")
+    its interval, the one by which the case was judged where that is wider, the smallest effect of interest, and what
+    became of it. The page has the sentences."""
+    titles = (
+        "claim",
+        "the paper, in our words, and what we find",
+        "case",
+        "effect [95 % interval]",
+        "judged by",
+        "least",
+    )
+    titles += ("",)
     rows = []
     for name, finding in found.items():
         claim, cases = CLAIMS[name], [_case(of) for of in finding.outcomes]
         told = f"{html.escape(claim.statement)}<br><strong>{finding.verdict}</strong>"
         rests = "; ".join(filter(None, (finding.sample, finding.so_far)))
         told += f" ({html.escape(rests)})" if rests else ""
-        first, *others = cases or [f"<td colspan='4'>{html.escape(finding.reason)}</td>"]
+        first, *others = cases or [f"<td colspan='5'>{html.escape(finding.reason)}</td>"]
         high = f"<td rowspan='{max(len(cases), 1)}'"
         rows.append(
             f"<tbody style='border-top: 1px solid gray'><tr>{high}><a href='{claim.page}.html'>{name}</a></td>"
@@ -362,10 +312,16 @@ def by_model(found: dict[str, dict[str, Finding]]) -> str:
 
 
 def _case(of: Outcome) -> str:
-    effect, digits = of.effect, 4 if of.least.size < 0.01 else 3
-    mean, low, high = (f"{value:+.{digits}f}" for value in (effect.mean, effect.low, effect.high))
+    digits = 4 if of.least.size < 0.01 else 3
+    shown, judged = (f"[{by.low:+.{digits}f}, {by.high:+.{digits}f}]" for by in (of.effect, of.judged or of.effect))
     became = "reversed" if of.reversed else of.state
-    cells = (html.escape(of.name), f"{mean} [{low}, {high}]", f"{of.least.size:g}", became)
+    cells = (
+        html.escape(of.name),
+        f"{of.effect.mean:+.{digits}f} {shown}",
+        judged if of.judged else "the same",
+        f"{of.least.size:g}",
+        became,
+    )
     return "".join(f"<td style='white-space: nowrap'>{cell}</td>" for cell in cells)
 
 
@@ -383,7 +339,8 @@ def forest(ax: Axes, found: dict[str, Finding], rows: list[tuple[str, str]] | No
 
     A row's colour says what became of the case: what the claim says is shown, excluded, or open. The lines are at 0 and
     at the smallest effect of interest; a claim that a value stays under a bound (`AtMost`) holds if its row is left of
-    that line. An interval that goes beyond the picture ends in an arrow.
+    that line. An interval that goes beyond the picture ends in an arrow; one by which a case was judged, where that is
+    a wider one, is thin.
 
     Args:
         ax: where to draw.
@@ -398,6 +355,9 @@ def forest(ax: Axes, found: dict[str, Finding], rows: list[tuple[str, str]] | No
         mean, low, high = (value / size for value in (outcome.effect.mean, outcome.effect.low, outcome.effect.high))
         ends = [min(max(value, -FURTHEST), FURTHEST) for value in (low, high)]
         ax.plot(ends, [height, height], color=colour, linewidth=3, alpha=0.6, solid_capstyle="butt")
+        if judged := outcome.judged:
+            wider = [min(max(value / size, -FURTHEST), FURTHEST) for value in (judged.low, judged.high)]
+            ax.plot(wider, [height, height], color=colour, linewidth=0.8, alpha=0.6)
         if low < -FURTHEST:
             ax.plot(-FURTHEST, height, "<", color=colour, markersize=5, clip_on=False)
         if high > FURTHEST:
@@ -481,7 +441,7 @@ def in_readme(readme: str) -> str:
         [f"| | the paper, in our words | {' | '.join(found)} |", "|---|---|" + "---|" * len(found), *rows]
     )
     settings = "\n".join(f"- {setting(model)}" for model in found)
-    return f"{before}{mark}{in_brief(found)}\n\n{start_matters()}\n\n{table}\n\n{settings}\n{end}{after}"
+    return f"{before}{mark}{in_short.told(found)}\n\n{table}\n\n{settings}\n{end}{after}"
 
 
 def write_in_readme() -> None:

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from aligned import alignment
-from aligned.report import rerun, scorecard
+from aligned.report import in_short, rerun, scorecard
 
 HERE = Path(__file__).parent
 FIGURES = {
@@ -36,7 +36,7 @@ myst_substitutions = {
         for claim in scorecard.CLAIMS
     },
     **{f"says_{claim}": of.statement for claim, of in scorecard.CLAIMS.items()},
-    "in_brief": scorecard.in_brief(found),
+    "in_brief": in_short.in_words(found),
 }
 revealjs_style_theme = "white"
 revealjs_static_path = ["static"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import re
 import zlib
 from dataclasses import asdict, replace
 from itertools import product
@@ -15,13 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aligned.evals.intervals import Interval
 from aligned.evals.spurious import ABLATED
-from aligned.report import claims, results, scorecard
+from aligned.report import in_short, results, scorecard
 from aligned.report.measures import MEASURES
 from aligned.report.published import PLANS
 from aligned.report.rerun import NOTEBOOKS
-from aligned.report.rules import Finding, Outcome
 from aligned.spec import RunSpec
 
 GAIN = 0.03  # of aligned SAEs, in whatever is measured
@@ -121,30 +118,6 @@ def test_without_records_nothing_is_decided_and_each_claim_says_why(place: Path,
     assert all(html.escape(claim.statement) in table for claim in scorecard.CLAIMS.values())
 
 
-def test_what_was_found_in_brief_names_each_claim_once_and_in_its_place() -> None:
-    least = claims.RECOVERED
-    loss = Outcome("topk", Interval(-0.1, -0.2, -0.05, 3), least, False, "a loss is shown", reversed=True)
-    no_gain = Outcome("relu", Interval(0, -0.001, 0.001, 3), least, False, "a gain is excluded")
-    untested = {name: Finding("not testable here", reason="no record") for name in scorecard.CLAIMS}
-    one = untested | {
-        "C1": Finding("holds"),
-        "C2": Finding("holds"),
-        "C3": Finding("does not hold", outcomes=(loss,)),
-        "C4": Finding("undecided", outcomes=(loss, no_gain)),
-    }
-    two = untested | {"C2": Finding("does not hold", outcomes=(no_gain,)), "C5": Finding("undecided")}
-    always, sometimes, never, not_yet = scorecard.in_brief({"one": one, "two": two}).splitlines()
-    assert always.startswith("- **Shown on every model on which it was tested:**")
-    assert re.findall(r"\(C\d+.*?\)", always) == ["(C1, on 1 of 2 models)"]
-    assert re.findall(r"\(C\d+.*?\)", sometimes) == ["(C2)"]
-    assert re.findall(r"\(C\d+.*?\)", never) == [
-        "(C3; the opposite is shown in every case)",
-        "(C4; the opposite is shown in some cases)",
-        "(C5)",
-    ]
-    assert re.findall(r"\(C\d+\)", not_yet) == [f"(C{i})" for i in range(6, 13)]
-
-
 def page(*activations: str, constraint: str = "projected", seeds: int = 3) -> pd.DataFrame:
     """Records as a page has them, in which alignment gains."""
     specs = [
@@ -214,6 +187,6 @@ def test_the_first_page_lists_every_claim_with_its_page() -> None:
 def test_the_readme_has_the_verdicts_of_the_published_records() -> None:
     readme = (NOTEBOOKS.parent / "README.md").read_text()
     assert scorecard.in_readme(readme) == readme
-    assert scorecard.in_brief({model: scorecard.findings(model) for model in scorecard.models()}) in readme
+    assert in_short.in_words({model: scorecard.findings(model) for model in scorecard.models()}) in readme
     with pytest.raises(ValueError, match="the README holds no <!-- verdicts"):
         scorecard.in_readme("# Another")

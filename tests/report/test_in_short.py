@@ -1,0 +1,60 @@
+"""What the first screen says, on findings whose answer is known."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from aligned.evals.intervals import Interval
+from aligned.report import claims, in_short, results, scorecard
+from aligned.report.rules import Finding, Outcome
+
+GAIN = Outcome("relu, more alive", Interval(0.1, 0.05, 0.15, 3), claims.ALIVE, True, "a gain is shown")
+OPEN = replace(GAIN, name="topk, more alive", effect=Interval(0.1, -0.05, 0.25, 3), shown=None)
+LOSS = Outcome("topk, few dead", Interval(-0.1, -0.2, -0.05, 3), claims.DEAD, False, "a loss", reversed=True)
+UNTESTED = {name: Finding("not testable here", reason="no record") for name in scorecard.CLAIMS}
+
+
+def test_every_statement_stands_once_and_where_its_cases_put_it() -> None:
+    one = UNTESTED | {"C4": Finding("holds in part", outcomes=(GAIN, LOSS))}
+    two = UNTESTED | {
+        "C2": Finding("holds", outcomes=(replace(GAIN, name=""),)),
+        "C4": Finding("undecided", outcomes=(OPEN, replace(LOSS, reversed=False))),
+    }
+    lead, every, some, none, untested = in_short.in_words({"one": one, "two": two}).replace("\n\n", "\n").splitlines()
+    assert "2 language models" in lead
+    assert every == "- **Shown in every case:** aligned ReLU SAEs recover more cross-entropy (C2: 1 of 1)."
+    assert some == "- **Shown in some cases:** aligned SAEs keep more features alive (C4: 1 of 2)."
+    assert re.findall(r"\(.*?\)", none) == ["(C4: 0 of 2, the opposite in 1)"]
+    assert {f"C{i}" for i in range(1, 13)} - {"C2", "C4"} == set(re.findall(r"C\d+", untested))
+
+
+def test_every_case_of_the_published_records_has_its_statement() -> None:
+    """A case that no statement speaks of would be lost."""
+    for of in (scorecard.findings(model) for model in scorecard.models()):
+        for name, finding in of.items():
+            endings = [ending for claim, ending, _ in in_short.SAYS if claim == name]
+            for outcome in finding.outcomes:
+                assert sum(outcome.name.endswith(ending) for ending in endings) == 1
+
+
+def test_the_numbers_are_those_of_the_findings() -> None:
+    table = in_short.in_numbers({"one": UNTESTED | {"C4": Finding("holds", outcomes=(GAIN,))}, "two": UNTESTED})
+    assert f"| share of alive features, ReLU | {GAIN.effect} | not published yet |" in table
+    assert table.count("not published yet") == 2 * len(in_short.NUMBERS) - 1
+
+
+def test_whether_the_start_matters_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gains(table, metric, arms):  # type: ignore[no-untyped-def]
+        mean = small if (table.init == "small").all() else 0.02
+        return Interval(mean, mean - 0.005, mean + 0.005, 3)
+
+    monkeypatch.setattr(claims, "difference", gains)
+    small = -0.02
+    assert "**depends on their start**" in in_short.of_the_start()
+    small = 0.018
+    assert "**is not shown to depend on their start**" in in_short.of_the_start()
+    monkeypatch.setattr(results, "published", dict)
+    assert "can't be said yet" in in_short.of_the_start()
