@@ -105,6 +105,8 @@ def load_saelens(folder: Path) -> SAE:
         for name, size in zip(("d_sae", "d_in"), tensors["W_dec"].shape):
             if config[name] != size:
                 raise ValueError(f"cfg.json says {name} {said(config[name])}, and the weights are of {size}")
+        if config["architecture"] == "jumprelu" and "threshold" not in tensors:
+            raise ValueError("cfg.json says jumprelu, and the weights have no threshold")
         model = metadata.get("aligned_model", metadata.get("model_name"))
         activation, sparsity, layer = (metadata[f"aligned_{of}"] for of in ("activation", "sparsity", "layer"))
         where = (layer, None) if layer is not None else _place(metadata.get("hook_name"))
@@ -261,11 +263,9 @@ def _said_clearly(config: dict[str, Any], name: str) -> dict[str, Any]:
     _check_kind(kind, name)
     if activation not in ("relu", "topk"):
         raise ValueError(f"{name} has the activation {said(activation)}; relu and topk can be read")
-    clear = {
-        "architecture": kind,
-        "dtype": config.get("dtype") or "float32",
-        "metadata": _part(config, "metadata", place),
-    }
+    clear = {"architecture": kind, "metadata": _part(config, "metadata", place)}
+    usual = {"dtype": "float32", "apply_b_dec_to_input": True, "normalize_activations": "none"}
+    clear |= {key: value for key, value in usual.items() if config.get(key) is None}
     if "topk" in (kind, activation):
         more = _part(config, "activation_fn_kwargs", place)
         if unknown := [key for key, value in more.items() if key != "k" and value]:
@@ -365,6 +365,10 @@ def _from_dictionary_learning(folder: Path) -> SAE:
             raise ValueError(f"{folder} holds a {kind or 'dictionary of no class'}; those that can be read: {allowed}")
         else:
             w["b_enc"] = w["b_enc" if "b_enc" in w else "encoder.bias"]
+        if kind in ("AutoEncoder", "AutoEncoderNew") and (more := {"k", "threshold"} & w.keys()):
+            raise ValueError(f"{folder / 'ae.pt'} is no {kind}: it has {', '.join(sorted(more))} too")
+        if kind == "JumpReluAutoEncoder":
+            w["threshold"]  # without one it would be read as a ReLU SAE
         activation, k = _DICTIONARY_LEARNING.get(kind, "relu"), 0
         if activation != "relu":
             k = _k(str(folder), {"config.json": config.get("k"), "ae.pt": int(w["k"]) if "k" in w else None})
@@ -400,6 +404,8 @@ def _from_sparsify(folder: Path, config: dict[str, Any]) -> SAE:
     if other := [name for name in ("transcode", "skip_connection") if config.get(name)]:
         raise ValueError(f"{folder} says {', '.join(other)} in its cfg.json: it is no autoencoder of one activation")
     w = load_file(_file(folder, "sae.safetensors"))
+    if more := w.keys() - {"encoder.weight", "encoder.bias", "W_dec", "b_dec"}:
+        raise ValueError(f"{folder / 'sae.safetensors'} has {', '.join(sorted(more))} too, which can't be read")
     w |= {"W_enc": w["encoder.weight"].mT, "b_enc": w["encoder.bias"]}
     its_own = re.search(r"(^|\.)(layers|h)\.\d|^embed", folder.name)
     model = _object(folder.parent, "config.json").get("model") if (folder.parent / "config.json").is_file() else None

@@ -52,10 +52,10 @@ def of_dictionary_learning(folder: Path, trainer: Config | None, buffer: Config 
     return folder
 
 
-def of_sparsify(folder: Path, config: Config) -> Path:
+def of_sparsify(folder: Path, config: Config, **more: Tensor) -> Path:
     folder.mkdir(exist_ok=True)
     weights = {"encoder.weight": random(24, 8), "encoder.bias": random(24), "W_dec": random(24, 8), "b_dec": random(8)}
-    save_file(weights, folder / "sae.safetensors")
+    save_file(weights | more, folder / "sae.safetensors")
     common = {"expansion_factor": 3, "normalize_decoder": True, "num_latents": 24, "k": 4, "d_in": 8}
     (folder / "cfg.json").write_text(json.dumps(common | dict(config)))
     return folder
@@ -112,6 +112,7 @@ def test_a_folder_of_the_hub_is_read_as_one_on_disk(hub: Path) -> None:
         {"dtype": "left out"},
         {"dtype": None, "architecture": None},
         {"activation_fn": None},
+        {"apply_b_dec_to_input": None, "normalize_activations": None, "metadata": {"sae_lens_version": "6.54.0"}},
     ],
     ids=str,
 )
@@ -149,6 +150,7 @@ def batchtopk(**more: Tensor) -> Callable[[Path], Path]:
     )
 
 
+OURS = {"aligned_activation": "batchtopk", "aligned_sparsity": 4, "aligned_layer": 3}
 # A folder, and what is said of it.
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "topk, no k": (lambda f: of_saelens(f, {"activation_fn_str": "topk"}), "does not say its k"),
@@ -169,6 +171,19 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "dictionary, no k": (lambda f: of_dictionary_learning(f, {"dict_class": TOPK}), "does not say its k"),
     "batchtopk, no threshold": (batchtopk(), "a BatchTopKSAE without a threshold"),
     "batchtopk, no threshold yet": (batchtopk(threshold=torch.tensor(-1.0)), "a BatchTopKSAE without a threshold"),
+    "dictionary, another class's file": (
+        lambda f: of_dictionary_learning(f, {"dict_class": "AutoEncoder"}, threshold=torch.tensor(0.5)),
+        "is no AutoEncoder: it has threshold too",
+    ),
+    "jumprelu, no threshold": (
+        lambda f: of_dictionary_learning(f, {"dict_class": "JumpReluAutoEncoder"}), "'threshold' is not in it"
+    ),
+    "our own, its threshold gone": (
+        lambda f: of_saelens(f, {"architecture": "jumprelu", "metadata": OURS}), "the weights have no threshold"
+    ),
+    "sparsify, a skip connection": (
+        lambda f: of_sparsify(f, {}, W_skip=random(8, 8)), "has W_skip too"
+    ),
     "sparsify, groupmax": (lambda f: of_sparsify(f, {"activation": "groupmax"}), "activation 'groupmax'"),
     "sparsify, a transcoder": (lambda f: of_sparsify(f, {"transcode": True}), "transcode"),
     "sparsify, no k": (lambda f: of_sparsify(f, {"k": None}), "does not say its k"),
