@@ -11,7 +11,6 @@ import warnings
 import torch
 
 from aligned.alignment import Rows
-from aligned.language.activations import Activations, Centred
 from aligned.provenance import provenance
 from aligned.store import runs
 from aligned.store.runs import Run
@@ -40,8 +39,7 @@ def retrace(run: Run) -> tuple[list[Rows], float]:
             activations are the same as then. If any of these changed, the two may differ; a warning says by how much.
     """
     spec = run.spec
-    raw = runs.activations(*runs.pool_of(spec))
-    pool: Activations = Centred(raw) if spec.center else raw
+    pool = runs.seen(spec, runs.activations(*runs.pool_of(spec)))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     made = run.provenance
     was_bf16 = made.get("precision", "bf16") == "bf16"  # records without it were made in bf16

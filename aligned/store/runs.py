@@ -35,7 +35,7 @@ from aligned.alignment import alignment_score
 from aligned.files import store
 from aligned.formats import load_saelens, save_saelens
 from aligned.language import contents, text
-from aligned.language.activations import Centred, Pool, Raw, Stream, asked_of, collect
+from aligned.language.activations import Activations, Centred, Pool, Raw, Stream, asked_of, collect
 from aligned.language.model import LanguageModel
 from aligned.provenance import provenance
 from aligned.sae import SAE, check_memory
@@ -383,9 +383,15 @@ def pool_of(spec: RunSpec) -> tuple[str, int, str, int, int]:
     return spec.model, spec.layer, spec.text, spec.distinct or spec.tokens, spec.context
 
 
-def _train(spec: RunSpec, raw: Raw, progress: Callable[[int], object] | None) -> Run:
+def seen(spec: RunSpec, raw: Raw) -> Activations:
+    """What an SAE sees in training, of `activations(*pool_of(spec))`: outliers left out, the mean taken off, if its
+    spec says so."""
     raw = raw.without_outliers(spec.outliers) if spec.outliers else raw
-    pool = Centred(raw) if spec.center else raw
+    return Centred(raw) if spec.center else raw
+
+
+def _train(spec: RunSpec, raw: Raw, progress: Callable[[int], object] | None) -> Run:
+    pool = seen(spec, raw)
     work, folder = store() / "training" / spec.name, _folder(spec)
     if not _whole(work) or _changed(spec, work):
         work.mkdir(parents=True, exist_ok=True)
