@@ -266,15 +266,8 @@ def table(found: dict[str, Finding]) -> str:
     """The scorecard as HTML: each claim with the verdict and its page; beside it a row for each case, with the effect,
     its interval, the one by which the case was judged where that is wider, the smallest effect of interest, and what
     became of it. The page has the sentences."""
-    titles = (
-        "claim",
-        "the paper, in our words, and what we find",
-        "case",
-        "effect [95 % interval]",
-        "judged by",
-        "least",
-    )
-    titles += ("",)
+    case = ("case", "effect [95 % interval]", "judged by", "least", "")
+    titles = ("claim", "the paper, in our words, and what we find", *case)
     rows = []
     for name, finding in found.items():
         claim, cases = CLAIMS[name], [_case(of) for of in finding.outcomes]
