@@ -26,6 +26,7 @@ from torch import Tensor
 import aligned
 from aligned import evals, files, training
 from aligned.alignment import alignment_score
+from aligned.cli import main
 from aligned.errors import NotFound
 from aligned.evals import onset
 from aligned.evals.attributes import pairs
@@ -477,7 +478,10 @@ def neox(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("case", FOLDERS)
-def test_nothing_is_made_up_for_a_model_folder(case: str, neox: Path, tmp_path: Path) -> None:
+def test_nothing_is_made_up_for_a_model_folder(
+    case: str, neox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # to whether the folder's code may run
     damage, says = FOLDERS[case]
     folder = shutil.copytree(neox, tmp_path / "model")
     (folder / "probe.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Config: pass\n")
@@ -680,6 +684,24 @@ def test_text(case: str, tmp_path: Path) -> None:
         [*text.documents(str(tmp_path))]
 
 
+def test_parquet_of_numbers_and_of_nulls(tmp_path: Path) -> None:
+    pd.DataFrame({"text": [None, "x"]}).to_parquet(tmp_path / "a.parquet")
+    assert [doc.text for side in ("train", "held_out") for doc in text._local(tmp_path)] == ["", "x"] * 2
+    pd.DataFrame({"text": [1, 2]}).to_parquet(tmp_path / "b.parquet")
+    with pytest.raises(ValueError, match=r"b\.parquet, row 0: 'text' is 1; it is a string"):
+        [*text.documents(str(tmp_path))]
+    (tmp_path / "b.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"b\.parquet is damaged, or is no Parquet"):
+        [*text.documents(str(tmp_path))]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda place: place.symlink_to("gone")])
+def test_a_text_that_is_no_file(make: Callable[[Path], object], tmp_path: Path) -> None:
+    make(tmp_path / "a.txt")
+    with pytest.raises(NotFound, match=r"a\.txt is no file that can be read \(a link to nothing, or a pipe\)"):
+        [*text.documents(str(tmp_path))]
+
+
 def test_a_mark_of_byte_order_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "x"}')
     (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfx")
@@ -697,6 +719,7 @@ def test_a_store_that_is_a_file_or_has_no_name(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("ALIGNED_STORE", str(tmp_path / "afile"))
     with pytest.raises(NotADirectoryError, match="a file; it names a folder"):
         files.store()
+    assert main(["runs", "list"]) == 1
     monkeypatch.setenv("ALIGNED_STORE", "")
     assert files.store() == files.home() / "runs"
     monkeypatch.setenv("ALIGNED_STORE", "~/x")

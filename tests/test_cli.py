@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -159,6 +161,19 @@ def test_runs_are_listed_shown_verified_and_removed(place: Path, capsys: pytest.
     assert run.path.exists()
     assert main(["runs", "remove", "--yes", SMALL.name]) == 0
     assert not run.path.exists()
+
+
+def test_a_run_that_cannot_be_removed_is_named(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = aligned.run(SMALL)
+
+    def refuse(_: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    assert main(["runs", "remove", "--yes", SMALL.name]) == 1
+    assert f"{run.path} can't be removed (Read-only file system)\n" in capsys.readouterr().err
 
 
 def test_models_say_how_much_of_them_is_published(capsys: pytest.CaptureFixture[str]) -> None:

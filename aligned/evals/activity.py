@@ -12,6 +12,7 @@ from aligned.evals.fits import check_activations
 from aligned.sae import SAE
 
 DENSITIES = (36, -7.0, 0.0)  # bins of log10 density, from there to there
+PER_DIMENSION = 4  # activations that dark matter is fitted and scored on, at least
 _TOKENS = 4096
 
 
@@ -40,8 +41,8 @@ def behaviour(sae: SAE, x: Float[Tensor, "n d_in"]) -> dict[str, object]:
             activations that do not vary, or so large that a measure of them is not finite.
     """
     check_activations(sae, x)
-    if len(x) < 4 * sae.d_in:
-        raise ValueError(f"a linear map of width {sae.d_in} needs {4 * sae.d_in} activations, and there are {len(x)}")
+    if len(x) < (least := PER_DIMENSION * sae.d_in):
+        raise ValueError(f"a linear map of width {sae.d_in} needs {least} activations, and there are {len(x)}")
     middle, mean = len(x) // 2, x.mean(0, dtype=torch.float32)
     fired, l0, ratio = torch.zeros(sae.d_sae), [], 0.0
     fit, rest = _Moments(sae.d_in), _Moments(sae.d_in)

@@ -15,12 +15,13 @@ from torch import Tensor
 from aligned import evals
 from aligned.alignment import Rows, alignment_score
 from aligned.checks import whole
+from aligned.evals.activity import PER_DIMENSION
 from aligned.evals.attributes import Pair, pairs
 from aligned.evals.codes import codes
 from aligned.evals.cross_entropy import recoveries
 from aligned.evals.matching import convergence as along_training
 from aligned.evals.matching import max_cosine
-from aligned.evals.scores import histogram
+from aligned.evals.scores import FEWEST, histogram
 from aligned.evals.sparse_probes import KS
 from aligned.evals.spurious import ABLATED
 from aligned.language import text
@@ -80,6 +81,8 @@ class Measure:
         groups: from specs to those that one answer is about.
         labelled: whether it rests on the labels of the tokens (`aligned.language.any_text.labelling_of`).
         least: the smallest size with which it can be asked.
+        per_dimension: the same, for each dimension of the residual stream.
+        fewest: features of an SAE of which it can be asked.
         version: of what it measures. One that is raised is measured again; older answers stay in the records.
     """
 
@@ -88,14 +91,23 @@ class Measure:
     groups: Callable[[list[RunSpec]], list[tuple[RunSpec, ...]]] = alone
     labelled: bool = False
     least: int = 1
+    per_dimension: int = 0
+    fewest: int = 1
     version: int = 1
 
     def check(self, specs: list[RunSpec], size: int) -> None:
         """Raise a `TypeError` or `ValueError` now for what could not be measured after long training."""
         whole("eval_tokens", size, self.least)
+        if narrow := {spec.d_sae for spec in specs if spec.d_sae < self.fewest}:
+            raise ValueError(f"d_sae is {min(narrow)}; this can be measured of {self.fewest} features or more")
         for source in {spec.text for spec in specs} if self.unit else ():
             if local_text(source):  # read as far as its first held-out document
                 text.documents(source, "held_out")
+
+    def check_model(self, model: str, size: int) -> None:
+        """The same, of what the language model decides; for SAEs that are not there yet."""
+        if self.per_dimension:
+            whole("eval_tokens", size, self.per_dimension * runs.language_model(model).d_in)
 
     def measured_on(self, size: int, texts: set[str]) -> str | None:
         """What a page says of the text that was measured on."""
@@ -309,8 +321,8 @@ def _on_pairs(together: Together, windows: int, of_pair: Callable[[SAE, Pair], p
 TEXT, CODE = "tokens of held-out text", "windows of held-out code"
 MEASURES = {
     "recovery": Measure(recovery, TEXT),
-    "scores": Measure(scores),
-    "behaviour": Measure(behaviour, TEXT),
+    "scores": Measure(scores, fewest=FEWEST),
+    "behaviour": Measure(behaviour, TEXT, per_dimension=PER_DIMENSION),
     "stability": Measure(stability, TEXT, every_two),
     "features": Measure(features, TEXT, with_the_next, labelled=True),
     "scr": Measure(scr, CODE, labelled=True, least=32),

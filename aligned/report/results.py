@@ -177,6 +177,8 @@ def _table(asked: Sequence[Run | RunSpec], size: int, measure: str, later: froze
             f"none of the {len(keys)} records ({measure}) is published yet; `use_published = False` trains and "
             "measures the SAEs here"
         )
+    for model in {spec.model for spec in chain(*rest)}:
+        what.check_model(model, size)
     found = dict(given) | {r.spec: r for r in sweep([s for s in dict.fromkeys(chain(*rest)) if s not in given])}
     answers |= _measured({tuple(found[s] for s in g): keys[g] for g in rest}, what, size)
     made |= {s: {**found[s].provenance, "published": False} for s in chain(*rest) if s not in made}

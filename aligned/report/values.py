@@ -100,6 +100,8 @@ def _of_sparsity(known: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator
 
 
 def _of_page(page: str, p: Mapping[str, Any]) -> Iterator[str]:
+    from aligned.report.measures import MEASURES
+
     if p.get("constraint") == "none":
         yield (
             "constraint is 'none', the standard SAE, with which the page compares another; give another, such as "
@@ -113,6 +115,12 @@ def _of_page(page: str, p: Mapping[str, Any]) -> Iterator[str]:
     for name in [name for name in p if name.endswith("_tokens") and name != "rate_tokens"]:
         if p[name] < p["context"]:
             yield f"{name} is {p[name]}; it is at least one block, context = {p['context']}"
+    windows, least = p.get("windows"), MEASURES["scr"].least
+    if isinstance(windows, list) and (len(windows) != 3 or min(windows) < 4):
+        yield f"windows is {windows}; it has 3 whole numbers from 4: for training, for choosing an epoch, for testing"
+    for name, fewest in (("windows", least), ("probed", least), ("steered", 1)):
+        if isinstance(p.get(name), int) and p[name] < fewest:
+            yield f"{name} is {p[name]}; it is a whole number from {fewest}"
 
 
 def _of_model(p: Mapping[str, Any]) -> Iterator[str]:

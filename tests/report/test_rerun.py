@@ -108,6 +108,10 @@ def test_what_does_not_fit_is_refused_before_anything_runs(
         ("recovered_ce", {"settings": []}, ["no parameter 'settings'"]),
         ("recovered_ce", {"budgets": [{"tokns": 3}]}, ["tokns"]),
         ("measure_seeds", {"seeds": [0]}, ["seeds is [0]; it has 2 or more"]),
+        ("measure_scr", {"windows": [4, 4]}, ["windows is [4, 4]; it has 3 whole numbers from 4"]),
+        ("measure_scr", {"windows": [4, 0, -1]}, ["windows is [4, 0, -1]"]),
+        ("scr", {"windows": 2, "probed": 0}, ["windows is 2; it is a whole number from 32", "probed is 0"]),
+        ("measure_steering", {"steered": -1}, ["steered is -1; it is a whole number from 1"]),
         ("measure_error", {"activation": "topk", "sparsity": 4096}, ["from 1 to d_sae = 2048"]),
         (
             "measure_error",

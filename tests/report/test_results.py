@@ -196,7 +196,11 @@ def test_what_could_not_be_measured_is_refused_before_it_is_trained(
             aligned.records(aligned.grid(SMALL, text=[str(mine)]), EVAL, measure=measure)
     with pytest.raises(ValueError, match="eval_tokens is 16; it is a whole number from 32"):
         aligned.records([SMALL], 16, measure="scr")
-    assert list(tmp_path.iterdir()) == [mine]
+    with pytest.raises(ValueError, match="eval_tokens is 64; it is a whole number from 512"):
+        aligned.records([SMALL], 64, measure="behaviour")
+    with pytest.raises(ValueError, match="d_sae is 1; this can be measured of 8 features or more"):
+        aligned.records([replace(SMALL, d_sae=1, sparsity=1)], 1024, measure="scores")
+    assert {place.name for place in tmp_path.iterdir()} <= {mine.name, "contents"}  # no pool and no run
 
 
 def test_what_was_measured_before_an_interruption_is_published_whole(

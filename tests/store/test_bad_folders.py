@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
@@ -294,9 +295,9 @@ def test_records_of_no_list(asked: Any, place: Path) -> None:
 
 def test_a_table_that_is_not_as_it_was_returned(place: Path) -> None:
     table = aligned.records([SMALL], 1024)
-    for show in (results.provenance, results.setting):
+    for show, other in product((results.provenance, results.setting), (table.to_dict(), {})):
         with pytest.raises(ValueError, match="not as `records` returned it"):
-            show(type(table)(table.to_dict()))
+            show(type(table)(other))
 
 
 def test_a_file_where_a_run_belongs_is_set_aside(place: Path) -> None:
