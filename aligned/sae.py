@@ -133,15 +133,18 @@ class SAE(nn.Module):
         Raises:
             TypeError, ValueError: no torch tensor, or one whose last dimension is not d_in.
         """
-        if not isinstance(x, Tensor):
-            raise TypeError(f"activations are a torch tensor, and these are of type {type(x).__name__}")
-        if x.shape[-1:] != (self.d_in,):
-            raise ValueError(f"these activations have the shape {tuple(x.shape)}; the SAE reads [..., {self.d_in}]")
+        _check_last("activations", x, self.d_in)
         f = self.pre_activations(x)
         f = f * (f > self.threshold)  # all, where it is below 0
         return keep_topk(f, self.k) if self.keeps_k else f
 
     def decode(self, f: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_in"]:
+        """The reconstruction from codes.
+
+        Raises:
+            TypeError, ValueError: no torch tensor, or one whose last dimension is not d_sae.
+        """
+        _check_last("codes", f, self.d_sae)
         return f @ self.W_dec + self.b_dec
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
@@ -203,3 +206,11 @@ def check_memory(d_in: int, d_sae: int) -> None:
             f"d_sae is {d_sae:,} and d_in {d_in:,}: such an SAE takes {needed / 1e9:,.0f} GB, and this machine has "
             f"{there / 1e9:,.0f} GB; take a smaller d_sae"
         )
+
+
+def _check_last(name: str, x: Any, width: int) -> None:
+    """Raise an error unless x is a tensor whose last dimension has this width."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} are a torch tensor, and these are of type {type(x).__name__}")
+    if x.shape[-1:] != (width,):
+        raise ValueError(f"these {name} have the shape {tuple(x.shape)}; the SAE reads [..., {width}]")

@@ -137,6 +137,8 @@ MEASURES: dict[str, Case] = {
     "modes, two dimensions": (lambda: evals.modes(X), ValueError, r"shape \(64, 8\); one a feature"),
     "modes, seed -1": (lambda: evals.modes(X[:, 0], seed=-1), ValueError, "seed is -1; .* to 4,294,967,295"),
     "histogram, NaN": (lambda: histogram(X[0] * NAN, 4, 0, 1), ValueError, "8 of the 8 scores are not finite"),
+    "histogram, no bins": (lambda: histogram(X[0], 0, 0, 1), ValueError, "bins is 0"),
+    "histogram, bounds": (lambda: histogram(X[0], 4, 1, 0), ValueError, "low is 1 and high 0; high is the greater"),
     "gamma, NaN": (lambda: onset.gamma(X * NAN), ValueError, "finite and not all 0"),
     "mean_share of 0": (lambda: onset.mean_share(X * 0), ValueError, "finite and not all 0"),
     "expected_dead, NaN": (lambda: onset.expected_dead(NAN, 16), ValueError, "gamma is nan"),
@@ -218,6 +220,8 @@ SAES: dict[str, Case] = {
     "SAE beyond memory": (lambda: SAE(10**7, 10**7), ValueError, "800,000 GB, and this machine has"),
     "encode, width 9": (lambda: sae().encode(torch.zeros(4, 9)), ValueError, r"\(4, 9\); the SAE reads \[..., 8\]"),
     "encode, NumPy": (lambda: sae().encode(X.numpy()), TypeError, "torch tensor.*ndarray"),
+    "decode, width 9": (lambda: sae().decode(torch.zeros(4, 9)), ValueError, r"codes .* reads \[\.\.\., 16\]"),
+    "decode, NumPy": (lambda: sae().decode(np.zeros((4, 16))), TypeError, "codes are a torch tensor"),  # type: ignore[arg-type]
     "raw, scale 0": (lambda: sae().for_raw_activations(0), ValueError, r"scale is 0\.0; it is over 0"),
     "raw, scale -1": (lambda: sae().for_raw_activations(-1.0), ValueError, "it is over 0"),
     "raw, scale NaN": (lambda: sae().for_raw_activations(NAN), ValueError, "scale is nan"),

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from aligned.checks import said, whole
+from aligned.checks import number, said, whole
 
 FEWEST = 8  # scores that a shape can be told from
 
@@ -73,9 +73,11 @@ def histogram(scores: Float[Tensor, " n"], bins: int, low: float, high: float) -
     """The share of scores in each of `bins` equal bins from `low` to `high`; those beyond count at the ends.
 
     Raises:
-        ValueError: no scores, or one that is not finite.
+        TypeError, ValueError: no scores, or one that is not finite; no bins; bounds that are not in order.
     """
-    scores = _checked(scores)
+    scores, bins = _checked(scores), whole("bins", bins, 1)
+    if number("low", low) >= number("high", high):
+        raise ValueError(f"low is {low:g} and high {high:g}; high is the greater one")
     return torch.histc(scores.float().clamp(low, high), bins, low, high) / len(scores)
 
 

@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aligned.checks import said
 from aligned.methods import METHODS
 from aligned.report.results import RESULTS, published
 from aligned.spec import RunSpec, kinds, variants
@@ -30,10 +31,17 @@ def record(name: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none; says how to make one.
+        ValueError: a file that is none; names it.
     """
     for place in (Path(name), RESULTS / f"{name}.json"):
         if place.is_file():
-            return json.loads(place.read_text())
+            try:
+                found = json.loads(place.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ValueError(f"{place} is no record: it is not JSON ({error})") from error
+            if not isinstance(found, dict):
+                raise ValueError(f"{place} is no record: it holds {said(found)}, and an object {{...}} is needed")
+            return found
     raise FileNotFoundError(f"no record {name} here or in {RESULTS}; `aligned bench speed` makes one")
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from aligned import files
+from aligned.checks import said
 from aligned.files import home
 from aligned.report.measures import MEASURES, Measure
 from aligned.report.published import PLANS, REAL, planned
@@ -58,15 +59,17 @@ def records(
         was `measured_on`; and the specs that are `missing`.
 
     Raises:
-        ValueError: no such measure; eval_tokens under 1 (for `scr` and `probing` 32); for pairs, a spec of which there
-            is one seed only; nothing to show, since all that was asked for is planned and not published yet.
+        TypeError, ValueError: no list of runs or specs; no such measure; eval_tokens under 1 (for `scr` and `probing`
+            32); for pairs, a spec of which there is one seed only; nothing to show, since all that was asked for is
+            planned and not published yet.
     """
     if measure not in MEASURES:
         raise ValueError(f"measure is {measure!r}; there are {', '.join(MEASURES)}")
-    if isinstance(asked, Run | RunSpec) or not (asked := list(asked)):
-        raise ValueError(f"records are of a list of runs or specs, one at least, and {asked!r} was given")
-    MEASURES[measure].check([r.spec if isinstance(r, Run) else r for r in asked], eval_tokens)
-    return _table(asked, eval_tokens, measure, planned(measure, eval_tokens) if use_published else None)
+    of = list(asked) if isinstance(asked, Iterable) else []
+    if not of or not all(isinstance(one, Run | RunSpec) for one in of):
+        raise ValueError(f"records are of a list of runs or specs, one at least, and {said(asked)} was given")
+    MEASURES[measure].check([r.spec if isinstance(r, Run) else r for r in of], eval_tokens)
+    return _table(of, eval_tokens, measure, planned(measure, eval_tokens) if use_published else None)
 
 
 def drawn(specs: Iterable[RunSpec], size: int, measure: str) -> pd.DataFrame:

@@ -21,6 +21,7 @@ import torch
 from filelock import Timeout
 from tqdm import tqdm
 
+from aligned.checks import whole
 from aligned.files import store
 from aligned.language.activations import Pool, Raw
 from aligned.spec import RunSpec
@@ -63,7 +64,7 @@ def sweep(specs: Sequence[RunSpec], engine: Engine | None = None, workers: int |
 
     Raises:
         SweepError: some runs failed, after all others were finished.
-        TypeError: something else than specs.
+        TypeError: something else than specs, or than a number of workers.
         ValueError, ModuleNotFoundError: an engine that there isn't, is not installed, or is not connected.
         ValueError: a run is there, and its text or model has changed since.
         OSError: the store can't be written, or has no room for the runs.
@@ -71,8 +72,7 @@ def sweep(specs: Sequence[RunSpec], engine: Engine | None = None, workers: int |
     specs = list(specs) if isinstance(specs, Iterable) else specs
     if not isinstance(specs, list) or not all(isinstance(spec, RunSpec) for spec in specs):
         raise TypeError(f"a sweep takes a list of RunSpec, and was given {specs!r}")
-    if workers is not None and (not isinstance(workers, int) or workers < 1):
-        raise ValueError(f"workers is {workers!r}; it is None or a whole number of at least 1")
+    workers = None if workers is None else whole("workers", workers, 1)
     engine = engine or os.environ.get("ALIGNED_ENGINE") or None  # type: ignore[assignment]  # checked next
     with _connected(engine):
         missing = sorted((s for s in dict.fromkeys(specs) if runs.finished(s) is None), key=runs.pool_of)

@@ -57,6 +57,13 @@ def test_a_record_of_something_else_is_refused() -> None:
         cost.speed_ups(cost.record("held-out"))
 
 
+@pytest.mark.parametrize(("holds", "says"), [("{half", "it is not JSON"), ("[]", r"it holds \[\], and an object")])
+def test_a_file_that_is_no_record_is_named(holds: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text(holds)
+    with pytest.raises(ValueError, match=rf"mine\.json is no record: {says}"):
+        cost.record(str(tmp_path / "mine.json"))
+
+
 def test_cost_of_presets_is_that_of_their_steps() -> None:
     rows = [
         {"arm": "aligned", "activation": a, "d_in": 128, "d_sae": d, "seconds": d / 2048 * 0.01, "peak_gb": d / 2048}

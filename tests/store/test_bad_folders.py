@@ -287,7 +287,7 @@ def test_provenance_that_lacks_what_pages_need_is_damaged(name: str, place: Path
         runs.check(path)
 
 
-@pytest.mark.parametrize("asked", [SMALL, []])
+@pytest.mark.parametrize("asked", [SMALL, [], None, 3, "embedded", [SMALL, 3]])
 def test_records_of_no_list(asked: Any, place: Path) -> None:
     with pytest.raises(ValueError, match=r"records are of a list of runs or specs, one at least"):
         aligned.records(asked, 1024)

@@ -177,7 +177,7 @@ def test_engines_that_will_not_do_are_refused_at_once(place: Path, monkeypatch: 
         aligned.sweep([SMALL], engine="slurm")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Client"):
         aligned.sweep([SMALL], engine="dask")  # no cluster that this process is connected to
-    with pytest.raises(ValueError, match="workers is 0; it is None or a whole number of at least 1"):
+    with pytest.raises(ValueError, match="workers is 0; it is a whole number from 1"):
         aligned.sweep([SMALL], engine="loky", workers=0)
     with pytest.raises(TypeError, match="a sweep takes a list of RunSpec, and was given RunSpec"):
         aligned.sweep(SMALL)  # type: ignore[arg-type]
