@@ -184,17 +184,31 @@ def difference_over_l0(ax: Axes, records: pd.DataFrame, metric: str, name: str, 
 
 
 def effects(ax: Axes, of_arms: pd.Series, name: str) -> None:
-    """Differences with their intervals, an arm a row, the first on top; an arm without an `Interval` gets no mark.
+    """Differences with their intervals, an arm a row, the first on top; an arm without an `Interval` gets no mark. An
+    interval that is many times as wide as the others goes beyond the picture and ends in an arrow there, so that the
+    others can be told apart.
 
     Args:
         ax: where.
         of_arms: an `Interval` for each arm.
         name: of the differences.
     """
-    for height, (arm, effect) in enumerate(of_arms.items()):
-        if isinstance(effect, Interval):
-            ax.plot([effect.low, effect.high], [height, height], color=COLOURS[str(arm)], linewidth=3, alpha=0.6)
-            ax.plot(effect.mean, height, "o", color=COLOURS[str(arm)])
+    found = {arm: effect for arm, effect in of_arms.items() if isinstance(effect, Interval)}
+    ends = [max(abs(effect.low), abs(effect.high)) for effect in found.values()]
+    furthest = 1.15 * max((end for end in ends if end <= 5 * np.median(ends)), default=1.0)
+    for height, arm in enumerate(of_arms.index):
+        if (effect := found.get(arm)) is None:
+            continue
+        colour = COLOURS[str(arm)]
+        shown = np.clip([effect.low, effect.high], -furthest, furthest)
+        ax.plot(shown, [height, height], color=colour, linewidth=3, alpha=0.6, solid_capstyle="butt")
+        for beyond, edge, mark in ((effect.low < -furthest, -furthest, "<"), (effect.high > furthest, furthest, ">")):
+            if beyond:
+                ax.plot(edge, height, mark, color=colour, markersize=6, clip_on=False)
+        if abs(effect.mean) <= furthest:
+            ax.plot(effect.mean, height, "o", color=colour)
+    if max(ends, default=0.0) > furthest:
+        ax.set_xlim(-furthest, furthest)
     ax.axvline(0, color=COLOURS["none"], linewidth=1)
     ax.set_yticks(range(len(of_arms)), [str(arm) for arm in of_arms.index])
     ax.set_ylim(len(of_arms) - 0.5, -0.5)
@@ -360,7 +374,7 @@ def accuracy_over_k(ax: Axes, tables: dict[str, pd.DataFrame]) -> None:
     ax.set_xscale("log")
     ax.set_xticks(ks, [str(k) for k in ks])
     ax.minorticks_off()
-    ax.set_xlabel("features that the probe may use (k)")
+    ax.set_xlabel("features that the probe may use (m)")
     names(ax, tables, high=False)
 
 
@@ -410,13 +424,18 @@ def inline_svg(figure: Figure) -> HTML:
 
 def step_times(axes: Iterable[Axes], record: dict[str, Any]) -> None:
     """One panel for each shape; in it one row for each activation and one mark for each arm, at the milliseconds of a
-    training step."""
+    training step. The standard arm and the floor stand where the steps that were timed in turns put them beside the
+    aligned arm: alone, each was timed at another moment, and the machine's other work moves it more than arms differ.
+    """
     import pandas as pd
     from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+    from aligned.report.cost import in_turns
 
     rows = pd.DataFrame(record["rows"])
     rows = rows[~rows.arm.str.contains(r"\+")]
     activations = list(rows.activation.unique())
+    turns = {arm: in_turns(record, arm).set_index(["shape", "activation"]).cost for arm in ("standard", "floor")}
     for ax, (shape, panel) in zip(axes, rows.groupby("shape", sort=False)):
         for arm, marker, colour in (
             ("dictionary_learning", "s", "0.55"),
@@ -429,6 +448,9 @@ def step_times(axes: Iterable[Axes], record: dict[str, Any]) -> None:
         ):
             found = panel[panel.arm.str.startswith("SAELens") if arm == "SAELens, fastest" else panel.arm == arm]
             best = found.groupby("activation").seconds.min()
+            if arm in turns and shape in turns[arm]:
+                beside = panel[panel.arm == "aligned"].set_index("activation").seconds / (1 + turns[arm][shape])
+                best = beside.dropna()
             heights = [activations.index(a) + (0.12 if arm == "standard" else 0) for a in best.index]
             ax.scatter(1000 * best, heights, marker=marker, color=colour, s=60 if marker == "|" else 32, label=arm)
         ax.set_xscale("log")

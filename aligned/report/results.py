@@ -337,13 +337,11 @@ def error_of_text(activations: Iterable[str]) -> str:
     ratios = {activation: measured[activation] for activation in activations if activation in measured}
     if not ratios:
         return ""
-    of = ", ".join(f"{activation} {ratio:.2f}" for activation, ratio in ratios.items())
-    much = (
-        " That is over a fifth: other text would move the difference, and the interval over seeds does not hold that."
-    )
+    of = " and ".join(f"{ratio:.2f} times ({activation})" for activation, ratio in ratios.items())
+    much = " The intervals are over seeds and do not include this error, so they are too narrow."
     return (
-        f"On {record['tokens']:,} tokens the text brings a standard error into the difference in CE recovered; "
-        f"as a part of the spread between seeds it is: {of}.{much if max(ratios.values()) > 0.2 else ''}"
+        f"With {record['tokens']:,} tokens of held-out text, the choice of the text adds a standard error to the "
+        f"difference in CE recovered. It is {of} the spread between seeds.{much if max(ratios.values()) > 0.2 else ''}"
     )
 
 
