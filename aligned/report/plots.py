@@ -277,7 +277,8 @@ def scores_over_training(ax: Axes, row: pd.Series) -> None:
 
 def shares_of_scores(ax: Axes, table: pd.DataFrame) -> None:
     """Alignment scores of all features of each arm's SAEs, as shares. The first and the last bin hold whatever lies
-    beyond the others; they are hatched, because a high bar there is not a peak.
+    beyond the others; they are hatched, because a high bar there is not a peak, and one with 1 % of the features or
+    more says how many these are.
 
     Args:
         ax: where.
@@ -291,6 +292,12 @@ def shares_of_scores(ax: Axes, table: pd.DataFrame) -> None:
         for end in (slice(0, 1), slice(bins - 1, bins)):
             between = edges[end.start : end.stop + 1]
             ax.stairs(shares[end], between, baseline=1e-4, hatch="/////", edgecolor=colour, alpha=0.7)
+            if (share := shares[end].item()) >= 0.01:
+                side, at = ("left", between[0]) if end.start == 0 else ("right", between[1])
+                ax.annotate(
+                    f"{share:.0%}\nbeyond", (at, share), xytext=(0, 3), textcoords="offset points", ha=side,
+                    color=colour, fontsize=8,
+                )  # fmt: skip
     names(ax, table.constraint.unique())
     ax.set_yscale("log")
     ax.set_ylim(1e-4, 20)  # room for the names, above whatever can be there

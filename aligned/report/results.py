@@ -21,6 +21,7 @@ from filelock import FileLock
 from aligned import files
 from aligned.checks import said
 from aligned.files import home
+from aligned.methods import method
 from aligned.report.measures import MEASURES, Measure
 from aligned.report.published import PLANS, REAL, planned
 from aligned.spec import RunSpec
@@ -343,6 +344,27 @@ def error_of_text(activations: Iterable[str]) -> str:
         f"With {record['tokens']:,} tokens of held-out text, the choice of the text adds a standard error to the "
         f"difference in CE recovered. It is {of} the spread between seeds.{much if max(ratios.values()) > 0.2 else ''}"
     )
+
+
+def low_and_dead(features: pd.DataFrame) -> list[str]:
+    """In a line for each kind of standard SAE: how many features have an alignment score under 1/2, and whether these
+    are the dead ones.
+
+    Args:
+        features: from `records(..., measure="features")`.
+    """
+    import numpy as np
+
+    lines = []
+    of_kind = features[features.constraint == "none"].groupby(["model", "activation", "sparsity"], sort=False)
+    for (model, activation, sparsity), rows in of_kind:
+        low, dead = np.concatenate([*rows.score]) < 0.5, np.concatenate([*rows.density]) == 0
+        told = f"no score is under 1/2; {dead.mean():.1%} of the features are dead"
+        if low.any():
+            told = f"{low.mean():.1%} of the scores are under 1/2; of these features {dead[low].mean():.1%} are dead"
+            told += "" if low.all() else f", of the others {dead[~low].mean():.1%}"
+        lines.append(f"- {activation}, {'k' if method(activation).counts else 'λ'} = {sparsity:g}, on {model}: {told}")
+    return lines
 
 
 def _so_far(tables: Iterable[pd.DataFrame]) -> str:

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import aligned
@@ -216,3 +217,19 @@ def test_what_was_measured_before_an_interruption_is_published_whole(
     table = aligned.records([SMALL], EVAL)
     assert table.score_min[0] == pytest.approx(1, abs=1e-5)
     table.drop(columns=["l0"]).to_parquet(tmp_path / "table.parquet")
+
+
+def test_low_scores_and_dead_features_are_counted_together() -> None:
+    rows = [
+        {"model": "m", "activation": "relu", "sparsity": 0.1, "constraint": "none"}
+        | {"score": [0.1, 0.2, 0.9, 1.0], "density": [0.0, 0.5, 0.5, 0.0]},
+        {"model": "m", "activation": "topk", "sparsity": 16.0, "constraint": "none"}
+        | {"score": [0.9, 1.0], "density": [0.0, 0.1]},
+        {"model": "m", "activation": "topk", "sparsity": 16.0, "constraint": "projected"}
+        | {"score": [1.0, 1.0], "density": [0.0, 0.0]},
+    ]
+    assert results.low_and_dead(pd.DataFrame(rows)) == [
+        "- relu, λ = 0.1, on m: 50.0% of the scores are under 1/2; of these features 50.0% are dead, "
+        "of the others 50.0%",
+        "- topk, k = 16, on m: no score is under 1/2; 50.0% of the features are dead",
+    ]
