@@ -12,7 +12,7 @@ TORCH_INDEX := $(if $(shell command -v nvidia-smi),,--index-url https://download
 WORKERS := -n 2 --dist loadfile
 TORCH := $(shell sed -n 's/^  "\(torch==[^"]*\)",/\1/p' pyproject.toml)
 
-.PHONY: help setup real book html slides publish test test-all test-pages bench clean
+.PHONY: help setup real book html slides publish test test-all test-pages test-wheel bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -61,11 +61,14 @@ test: setup  ## every test, the notebooks with the smoke preset among them
 	$(BIN)/python -m pytest $(WORKERS)
 
 test-all: setup  ## those, and every notebook on a model of every family
-	$(BIN)/python -m pytest $(WORKERS) -m "not pages"
+	$(BIN)/python -m pytest $(WORKERS) -m "not pages and not wheel"
 
 test-pages: setup  ## every page of the book in a browser: needs a Chromium on this computer
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[pages]'
 	$(BIN)/python -m pytest tests/pages -m pages
+
+test-wheel: setup  ## the wheel in an environment of its own, with what pip installs for it: needs the package index
+	TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python -m pytest tests/test_packaging.py -m wheel
 
 bench: setup  ## speed and memory of training, beside the peers (half an hour)
 	$(BIN)/aligned bench speed

@@ -6,12 +6,15 @@ import operator
 import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from importlib.util import find_spec
 from numbers import Real
 from reprlib import Repr
 from typing import Any
 
 import numpy as np
 from torch import Tensor
+
+from aligned.errors import NotInstalled
 
 WHOLE = 2**63 - 1  # the largest that torch takes
 PATH, PART = 4096, 150  # bytes of a name, and of what stands between its slashes: a run's folder has that in its name
@@ -28,6 +31,12 @@ def listed(names: Iterable[object]) -> str:
     """a, b and c."""
     *first, last = map(str, names)
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def installed(module: str, extra: str) -> None:
+    """Raise `NotInstalled` for a module that is not there; it says which extra of this project brings it."""
+    if find_spec(module) is None:
+        raise NotInstalled(f"{module} is not installed: `make setup`, or `pip install '.[{extra}]'` in the checkout")
 
 
 def whole(name: str, value: Any, least: int = 0, most: int = WHOLE) -> int:

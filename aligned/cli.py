@@ -13,6 +13,8 @@ from pathlib import Path
 import click
 from click.exceptions import NoArgsIsHelpError as NoArgsIsHelp
 
+from aligned.errors import NotInstalled
+
 FAILED, USAGE = 1, 2
 Pairs = tuple[tuple[str, str], ...]
 
@@ -315,7 +317,7 @@ def main(arguments: list[str] | None = None) -> int:
     except click.ClickException as error:
         print(f"error: {error.format_message()}", file=sys.stderr)
         return USAGE
-    except (OSError, ValueError, TypeError, RuntimeError, FloatingPointError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, FloatingPointError, NotInstalled) as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
 

@@ -17,6 +17,10 @@ class NoAccess(_OneLine, PermissionError):
     """It is there, for those who have logged in."""
 
 
+class NotInstalled(_OneLine, ModuleNotFoundError):
+    """It needs a package that only some uses of this project need."""
+
+
 class Unreachable(_OneLine, ConnectionError):
     """It may be there, behind a network that does not answer."""
 

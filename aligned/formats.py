@@ -156,6 +156,7 @@ def load(source: str | Path, sae_id: str | None = None) -> SAE:
             `SAE`; an activation that is not known, a TopK SAE whose k is not said, or is said twice and differs, a
             BatchTopK SAE without a threshold; weights that are not finite, or square and in the other one's layout;
             names the folder. An sae_id with a folder, which holds one SAE.
+        NotInstalled: SAELens, for its folders and releases; for a folder that this project wrote it is not needed.
         NoAccess: a gated release, and no login.
         Unreachable: a release that can't be reached.
     """
@@ -204,12 +205,13 @@ def _check_sums(folder: Path) -> None:
 
 
 def _from_release(release: str, sae_id: str | None) -> SAE:
+    if not sae_id:
+        raise NotFound(f"there is no folder {release!r}; of a SAELens release give the sae_id too")
+    checks.installed("sae_lens", "interop")
     import sae_lens
     from huggingface_hub.errors import GatedRepoError
     from sae_lens.loading import pretrained_sae_loaders as loaders
 
-    if not sae_id:
-        raise NotFound(f"there is no folder {release!r}; of a SAELens release give the sae_id too")
     name = f"{release}, {sae_id}"
     fetched = False
 
@@ -238,10 +240,11 @@ def _from_release(release: str, sae_id: str | None) -> SAE:
 
 
 def _from_saelens(folder: Path, config: dict[str, Any]) -> SAE:
+    _file(folder, "sae_weights.safetensors")
+    checks.installed("sae_lens", "interop")
     import sae_lens
     from sae_lens.loading.pretrained_sae_loaders import sae_lens_disk_loader
 
-    _file(folder, "sae_weights.safetensors")
     for name in {"d_in", "d_sae"} & config.keys():
         checks.whole(name, config[name], 1, LARGEST)
     said_clearly = _said_clearly(config, str(folder))

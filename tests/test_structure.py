@@ -14,8 +14,9 @@ import pytest
 ALIGNED = Path(__file__).parents[1] / "aligned"
 # The house, from the ground up. What stands in one row knows nothing of the rest of that row.
 FLOORS = (
+    ("errors",),
     ("checks",),
-    ("alignment", "errors", "files", "methods", "precision"),
+    ("alignment", "files", "methods", "precision"),
     ("sae", "provenance", "language"),
     ("spec", "formats"),
     ("interop", "training"),

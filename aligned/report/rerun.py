@@ -23,7 +23,7 @@ from typing import Any, ClassVar, TextIO
 
 import yaml
 
-from aligned.checks import said, unknown
+from aligned.checks import installed, said, unknown
 from aligned.files import check_place, write_text
 from aligned.report.values import allowed, problems
 
@@ -141,7 +141,9 @@ def chosen(name: str, given: Mapping[str, Any], by: str = "") -> dict[Path, Para
     Raises:
         FileNotFoundError: no such notebook, or no such preset.
         ValueError, TypeError: see `checked`; and where a preset's name was given as the model's.
+        NotInstalled: what runs notebooks is not there.
     """
+    installed("papermill", "book")
     model = str(given.get("model", ""))
     if (NOTEBOOKS / "presets" / f"{model}.yml").exists() and not preset_of(model, NOTEBOOKS / "bimodality.ipynb"):
         raise ValueError(f"{model} is the name of a preset, not of a language model: give --preset {model}")

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
-from importlib.util import find_spec
 from itertools import groupby
 from tempfile import mkdtemp
 from typing import Literal, get_args
@@ -21,7 +20,7 @@ import torch
 from filelock import Timeout
 from tqdm import tqdm
 
-from aligned.checks import whole
+from aligned.checks import installed, whole
 from aligned.files import store
 from aligned.language.activations import Pool, Raw
 from aligned.spec import RunSpec
@@ -65,7 +64,7 @@ def sweep(specs: Sequence[RunSpec], engine: Engine | None = None, workers: int |
     Raises:
         SweepError: some runs failed, after all others were finished.
         TypeError: something else than specs, or than a number of workers.
-        ValueError, ModuleNotFoundError: an engine that there isn't, is not installed, or is not connected.
+        ValueError, NotInstalled: an engine that there isn't, is not installed, or is not connected.
         ValueError: a run is there, and its text or model has changed since.
         OSError: the store can't be written, or has no room for the runs.
     """
@@ -109,8 +108,8 @@ def _connected(engine: Engine | None) -> AbstractContextManager[object]:
         return nullcontext()
     if engine not in get_args(Engine):
         raise ValueError(f"engine is {engine!r}; it is None or one of {', '.join(get_args(Engine))}")
-    if engine != "loky" and find_spec({"ray": "ray", "dask": "distributed"}[engine]) is None:
-        raise ModuleNotFoundError(f"the engine {engine} is not installed: pip install 'aligned[{engine}]'")
+    if engine != "loky":
+        installed({"ray": "ray", "dask": "distributed"}[engine], engine)
     if engine == "dask" and (address := os.environ.get("DASK_SCHEDULER_ADDRESS")):
         return parallel_config(backend="dask", n_jobs=-1, scheduler_host=address)
     if engine != "ray":
