@@ -12,8 +12,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -140,22 +142,24 @@ def load(source: str | Path, sae_id: str | None = None) -> SAE:
 
     ReLU, TopK, BatchTopK, JumpReLU and gated SAEs are read. A gated SAE is converted to the JumpReLU SAE that is equal
     to it (arXiv 2404.16014), whose encoder is that of the gated SAE's magnitudes. A TopK SAE that chooses its codes as
-    if its decoder rows had norm 1 is converted to one whose rows have norm 1. Reconstructions do not change. Where a
-    run's folder has checksums, the files that are read are compared with them.
+    if its decoder rows had norm 1 is converted to one whose rows have norm 1. Reconstructions do not change. An SAE of
+    attention heads (`hook_z`) reads them side by side, `[..., n_heads * d_head]`. Where a run's folder has checksums,
+    the files that are read are compared with them.
 
     Args:
         source: a SAELens folder (`cfg.json`, `sae_weights.safetensors`), a `dictionary_learning` folder (`ae.pt`,
-            `config.json`), a `sparsify` folder (`cfg.json`, `sae.safetensors`), or the name of a release that SAELens
-            knows, which is downloaded.
+            `config.json`), a `sparsify` folder (`cfg.json`, `sae.safetensors`), a Gemma Scope folder (`params.npz`,
+            or `params.safetensors` and `config.json`), or the name of a release that SAELens knows, which is
+            downloaded, or taken from the hub's cache.
         sae_id: which SAE of the release.
 
     Raises:
         NotFound: a folder that holds neither; a release, or an SAE of it, that SAELens does not know.
         TypeError: a source or an sae_id that is no name.
         ValueError: a damaged file, one that holds more than tensors, or an architecture that can't be written as an
-            `SAE`; an activation that is not known, a TopK SAE whose k is not said, or is said twice and differs, a
-            BatchTopK SAE without a threshold; weights that are not finite, or square and in the other one's layout;
-            names the folder. An sae_id with a folder, which holds one SAE.
+            `SAE`, such as a transcoder; an activation that is not known, a TopK SAE whose k is not said, or is said
+            twice and differs, a BatchTopK SAE without a threshold; weights that are not finite, or square and in the
+            other one's layout; names the folder. An sae_id with a folder, which holds one SAE.
         NotInstalled: SAELens, for its folders and releases; for a folder that this project wrote it is not needed.
         NoAccess: a gated release, and no login.
         Unreachable: a release that can't be reached.
@@ -188,9 +192,11 @@ def _from_folder(folder: Path) -> SAE:
         return load_saelens(folder) if ours else _from_saelens(folder, config)
     if (folder / "ae.pt").exists():
         return _from_dictionary_learning(folder)
+    if (folder / "params.npz").exists() or (folder / "params.safetensors").exists():
+        return _from_gemma_scope(folder)
     raise NotFound(
         f"{folder} holds no SAE that can be read: a SAELens or sparsify folder has a cfg.json, "
-        "a dictionary_learning folder an ae.pt"
+        "a dictionary_learning folder an ae.pt, a Gemma Scope folder a params.npz or params.safetensors"
     )
 
 
@@ -211,8 +217,13 @@ def _from_release(release: str, sae_id: str | None) -> SAE:
     import sae_lens
     from huggingface_hub.errors import GatedRepoError
     from sae_lens.loading import pretrained_sae_loaders as loaders
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
     name = f"{release}, {sae_id}"
+    listed = get_pretrained_saes_directory().get(release)
+    what = f"{listed.conversion_func} {listed.saes_map.get(sae_id)}" if listed else ""
+    if other := next((kind for kind in _OTHERS if kind in what), None):  # before gigabytes are fetched
+        raise ValueError(f"{name} is no SAE: {_OTHERS[other]}")
     fetched = False
 
     def fetch(**asked: Any) -> Any:
@@ -232,11 +243,22 @@ def _from_release(release: str, sae_id: str | None) -> SAE:
         # SAELens's own list has no such release, or no such SAE in it
         raise NotFound(f"SAELens knows no SAE {sae_id!r} of a release {release!r}: {error}") from error
     except Exception as error:  # SAELens and the hub library raise many kinds; the reader needs one sentence
+        if fetched or isinstance(error, KeyError | SafetensorError | UnpicklingError):
+            why = " ".join(str(error).split())
+            raise ValueError(f"{name} is damaged, or of a shape that SAELens does not read ({why})") from error
         raise Unreachable(
             f"the SAE {sae_id!r} of the release {release!r} could not be fetched ({one_line(error)}). Without "
             "a network give a local folder"
         ) from error
     return _translated(theirs, name)
+
+
+# What a loader of SAELens's registry, or a path in it, says of what is no SAE.
+_OTHERS = {
+    "transcoder": "a transcoder maps one activation to another",
+    "clt": "a cross-layer transcoder maps one activation to others",
+    "temporal": "a temporal SAE's reconstruction depends on earlier tokens",
+}
 
 
 def _from_saelens(folder: Path, config: dict[str, Any]) -> SAE:
@@ -303,13 +325,13 @@ _SAELENS = ("standard", "topk", "jumprelu", "gated")
 def _translated(theirs: Any, name: str) -> SAE:
     """A SAELens SAE as ours."""
     cfg = theirs.cfg
-    if cfg.normalize_activations != "none" or cfg.reshape_activations != "none":
-        raise ValueError(
-            f"{name} normalizes or reshapes its input ({cfg.normalize_activations}, {cfg.reshape_activations}), which "
-            "an aligned.SAE does not. Its scores can still be had: aligned.alignment_score takes SAELens's own object"
-        )
     kind, k = cfg.architecture(), getattr(cfg, "k", 0)
     _check_kind(kind, name)
+    if cfg.normalize_activations != "none":
+        raise ValueError(
+            f"{name} normalizes its input ({cfg.normalize_activations}), which an aligned.SAE does not. Its scores can "
+            "still be had: aligned.alignment_score takes SAELens's own object"
+        )
     weights = {key: _float32(key, value) for key, value in theirs.state_dict().items()}
     if kind == "topk" and cfg.rescale_acts_by_decoder_norm:  # codes are chosen as if the decoder's rows were unit
         norm = weights["W_dec"].norm(dim=1)
@@ -345,8 +367,6 @@ def _gated(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def _from_dictionary_learning(folder: Path) -> SAE:
     """An SAE of `dictionary_learning`. Its weights are named `encoder.weight [d_sae, d_in]` and `decoder.weight [d_in,
     d_sae]`, or as in SAELens."""
-    from pickle import UnpicklingError
-
     whole_config = _object(folder, "config.json")
     config = _part(whole_config, "trainer", folder / "config.json")
     try:
@@ -414,6 +434,32 @@ def _from_sparsify(folder: Path, config: dict[str, Any]) -> SAE:
     model = _object(folder.parent, "config.json").get("model") if (folder.parent / "config.json").is_file() else None
     k = _k(str(folder), {"cfg.json": config.get("k")})
     return _built("topk", k, w, True, model, _place(folder.name if its_own else None))
+
+
+def _from_gemma_scope(folder: Path) -> SAE:
+    """A JumpReLU SAE of Gemma Scope (arXiv 2408.05147), whose `params.npz` does not say of which layer it is, or of
+    Gemma Scope 2, whose `config.json` does. The encoder does not subtract b_dec."""
+    model, where = None, _place(None)
+    if (folder / "params.npz").exists():
+        with np.load(_file(folder, "params.npz")) as found:  # which loads no pickle
+            w = {name: torch.from_numpy(found[name]) for name in found}
+    else:
+        w = load_file(_file(folder, "params.safetensors"))
+        config = _object(folder, "config.json")
+        reads, writes = (config.get(f"hf_hook_point_{side}") for side in ("in", "out"))
+        if writes not in (None, reads):
+            raise ValueError(f"{folder} is no SAE: {_OTHERS['transcoder']}, here {reads} to {writes}")
+        model, where = _gemma(config.get("model_name")), _place(str(reads or "").removesuffix(".output"))
+    w = {name.replace("w_", "W_"): value for name, value in w.items()}
+    if "threshold" not in w:
+        raise ValueError(f"{folder} has no threshold, which a JumpReLU SAE has")
+    return _built("relu", 0, w, False, model, where)
+
+
+def _gemma(name: Any) -> Any:
+    """The hub's name of what Gemma Scope 2 calls `gemma-v3-270m-pt`; the model of that size has no `-pt` there."""
+    name = str(name).removeprefix("google/").replace("-v3", "-3") if name else None
+    return f"google/{name.replace('270m-pt', '270m')}" if name else None
 
 
 def _built(

@@ -307,5 +307,5 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
         load(tmp_path)
     scaled = sae_lens.StandardSAE(sae_lens.StandardSAEConfig(8, 24, normalize_activations="layer_norm"))
     monkeypatch.setattr(sae_lens.SAE, "from_pretrained", lambda *_, **__: scaled)
-    with pytest.raises(ValueError, match="r, a normalizes or reshapes its input"):
+    with pytest.raises(ValueError, match=r"r, a normalizes its input \(layer_norm\)"):
         load("r", "a")
