@@ -131,7 +131,7 @@ def saebench_core(folder: Path, model: LanguageModel, blocks: torch.Tensor, batc
         compute_ce_loss=True, compute_sparsity_metrics=True, compute_variance_metrics=True,
         compute_featurewise_density_statistics=True, **options,
     )  # fmt: skip
-    special = {getattr(model.tokenizer, f"{which}_token_id") for which in ("pad", "eos", "bos")}
+    special = {getattr(model.tokenizer, f"{which}_token_id") for which in ("pad", "eos", "bos")} - {None}
     return run_evals(sae, _their_text(sae, model, blocks), model.bridge, wanted, ignore_tokens=special)
 
 
