@@ -44,10 +44,14 @@ def rerun(notebook: str, parameter: Pairs, preset: str, out: Path | None, figure
 
     For example: aligned rerun recovered_ce --preset quick -p constraint rescaled -o mine.ipynb
     """
+    from aligned.report import book
     from aligned.report import rerun as reruns
 
-    if every == bool(notebook):
-        raise click.UsageError("name one notebook, or give --all")
+    if every and notebook:
+        raise click.UsageError(f"--all runs every notebook: leave out {notebook}, or --all")
+    if not every and not notebook:
+        there = ", ".join(sorted(page.stem for page in reruns.NOTEBOOKS.glob("*.ipynb")))
+        raise click.UsageError(f"name one notebook, or give --all; there are {there}")
     if every and figure:
         raise click.UsageError("--figure takes a figure from one notebook: name it instead of --all")
     if (every or figure) and not out:
@@ -72,11 +76,12 @@ def rerun(notebook: str, parameter: Pairs, preset: str, out: Path | None, figure
             print(f"{page.stem}{of}: {values or 'as it stands'}", flush=True)
             if said := reruns.ahead(page, values):
                 print(f"  {said}", flush=True)
-            if out.suffix == ".html" and not every:
+            if as_page := out.suffix == ".html" and not every:
                 done = reruns.page_with(page, values, out, preset, sys.stderr)
             else:
                 done = reruns.rerun(page, out / page.name if every else out, values, sys.stderr)
-            print(f"  written to {done}", flush=True)
+            beside = f"; {book.files_of(out).name} beside it holds the page: keep both together" if as_page else ""
+            print(f"  written to {done}{beside}", flush=True)
 
 
 def _named(names: tuple[str, ...]) -> list[Path]:
