@@ -32,7 +32,8 @@ def test_a_page_draws_what_there_is(name: str, third: int, tmp_path: Path, monke
     monkeypatch.setenv("ALIGNED_STORE", str(tmp_path / "store"))
     monkeypatch.setattr(runs, "_train", None)  # to train would be an error
     names, _ = drawn(NOTEBOOKS / f"{name}.ipynb", {}, monkeypatch)
-    tables = [t for t in names.values() if hasattr(t, "attrs") and "made" in t.attrs]
+    held = [t for name in names.values() for t in (name if isinstance(name, list) else [name])]
+    tables = [t for t in held if hasattr(t, "attrs") and "made" in t.attrs]
     assert any("SAEs are published so far" in results.setting(table) for table in tables)
 
 

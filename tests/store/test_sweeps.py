@@ -183,8 +183,8 @@ def test_engines_that_will_not_do_are_refused_at_once(place: Path, monkeypatch: 
         aligned.sweep(SMALL)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="eval_tokens is -5"):
         aligned.records([SMALL], -5)
-    monkeypatch.setattr("aligned.store.sweeps.find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'aligned\[ray\]'"):
+    monkeypatch.setattr("aligned.checks.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"ray is not installed: .* `pip install '\.\[ray\]'`"):
         aligned.sweep([SMALL], engine="ray")
 
 
