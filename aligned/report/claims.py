@@ -21,7 +21,7 @@ from aligned.alignment import HARD
 from aligned.checks import listed, number, said
 from aligned.evals.intervals import LEVEL, Interval, interval, interval_of_pairs, interval_of_shares, normal_quantile
 from aligned.methods import METHODS, method
-from aligned.report.low_mode import low_mode, share_under
+from aligned.report.low_mode import low_mode
 from aligned.report.rules import AtMost, Case, Finding, Gain, Least, Loss, NoLoss, Test, decide
 
 if TYPE_CHECKING:
@@ -386,15 +386,12 @@ def bimodal(scores: pd.DataFrame) -> Finding:
     """
     _checked(scores, [], ["histogram", "dip_p", "constraint", "seed"])
     standard = _checked(scores[scores.constraint == "none"], ["histogram", "dip_p"])
-    standard = standard.assign(
-        low_mode=[low_mode(histogram) for histogram in standard.histogram],
-        under_half=[share_under(histogram, 0.5) for histogram in standard.histogram],
-    )
+    standard = standard.assign(low_mode=[low_mode(histogram) for histogram in standard.histogram])
     cases, beside = [], []
     for (name,), rows in _groups(standard, ["activation"]):
         with _of(str(name)):
             cases.append(Case(str(name), _shares(rows, "low_mode"), LOW_MODE, Gain("low mode")))
-            beside.append((f"{name}, share of features with a score under 1/2", _shares(rows, "under_half")(LEVEL)))
+            beside.append((f"{name}, share of features with a score under 1/2", _shares(rows, "below_half")(LEVEL)))
         beside.append((f"{name}, share of SAEs with more than one peak by the dip test", _share(rows.dip_p < 0.05)))
     measured = (
         "the share of a standard SAE's features in a low mode, averaged over sparsities; it is 0 where no clear valley "

@@ -29,8 +29,8 @@ SAYS = (
     ("C6", "", "aligned SAEs are better at removing spurious correlations"),
     ("C7", "", "features that another seed finds again have higher scores"),
     ("C8", "", "features that detect a concept have higher scores"),
-    ("C9", "more alive", "tied weights keep more features alive than standard training"),
-    ("C9", "less recovered", "tied weights reconstruct worse than aligned ones"),
+    ("C9", "more alive", "tied weights keep more features of ReLU SAEs alive than standard training"),
+    ("C9", "less recovered", "ReLU SAEs with tied weights reconstruct worse than aligned ones"),
     ("C10", "", "alignment takes no time"),
 )
 NUMBERS = {  # of each row, the claim and the case whose effect is aligned minus standard
@@ -64,17 +64,20 @@ def in_words(found: Found) -> str:
     for name, ending, says in SAYS:
         cases = [o for of in found.values() for o in of[name].outcomes if o.name.endswith(ending)]
         shown, opposite = sum(o.shown is True for o in cases), sum(o.reversed for o in cases)
-        of = f"{shown} of {len(cases)}" + (f", the opposite in {opposite}" if opposite else "")
+        excluded, left = sum(o.shown is False for o in cases) - opposite, sum(o.shown is None for o in cases)
+        rest = {"the opposite": opposite, "excluded": excluded, "open": left}
+        of = ", ".join([f"{shown} of {len(cases)}", *(f"{what} in {n}" for what, n in rest.items() if n)])
         place = untested if not cases else every if shown == len(cases) else some if shown else none
         place.append(f"{says} ({name}{f': {of}' if cases else ''})")
-    lists = {"every case": every, "some cases": some, "no case": none}
+    lists = {"some cases": some, "no case": none, "every case": every}
     told = [f"- **Shown in {where}:** {'; '.join(said)}." for where, said in lists.items() if said]
     if untested:
         told.append(f"- **Not tested yet:** {'; '.join(untested)}.")
     models = f"{len(found)} language model{'s' * (len(found) > 1)}"
     return (
         f"The claims were judged in several cases: kinds of SAE, or widths, on {models}. The numbers say in how many "
-        "cases a claim is shown, and in how many the opposite is.\n\n" + "\n".join(told)
+        "cases a claim is shown, in how many the opposite is, in how many only an effect of interest is excluded, and "
+        "how many the data leave open.\n\n" + "\n".join(told)
     )
 
 
@@ -101,10 +104,11 @@ def of_the_start(model: str = EMBEDDED) -> str:
         return f"Whether the start of ReLU SAEs matters can't be said yet: {error}."
     apart = gains[0].low > gains[1].high or gains[1].low > gains[0].high
     return (
-        f"What alignment does to ReLU SAEs **{'depends' if apart else 'is not shown to depend'} on their start**. All "
-        "of the above is of the small start that the paper's stack has (encoder rows of norm 0.1). "
-        f"On {model}, with it, aligned minus standard is {gains[0]} in CE recovered and {alive[0]} in the share of "
-        f"alive features; where both arms start from rows of norm 1, it is {gains[1]} and {alive[1]}."
+        f"What alignment does to ReLU SAEs **{'depends' if apart else 'is not shown to depend'} on their start**. The "
+        "claims are judged on ReLU SAEs with the small start of the paper's stack (encoder rows of norm 0.1). On "
+        f"{model}, at the sparsities that were trained from both starts, aligned minus standard is {gains[0]} in CE "
+        f"recovered and {alive[0]} in the share of alive features with the small start; where both arms start from "
+        f"rows of norm 1, it is {gains[1]} and {alive[1]}."
     )
 
 

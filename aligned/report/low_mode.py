@@ -43,9 +43,3 @@ def low_mode(histogram: Sequence[float]) -> float:
     deepest = np.flatnonzero(depth >= depth.max() - 1e-12)
     valley = deepest[len(deepest) // 2]  # the middle of an empty stretch
     return float(shares[:valley].sum() + shares[valley] / 2)
-
-
-def share_under(histogram: Sequence[float], score: float) -> float:
-    """The share of features with a score under this one, which is the edge of a bin."""
-    bins, first, last = SCORES
-    return float(np.sum(histogram[: round((score - first) / (last - first) * bins)]))

@@ -375,7 +375,8 @@ def scores(**low: float) -> pd.DataFrame:
         for seed in range(4):
             high, of_low = random.normal(0.9, 0.1, 2048), random.normal(0.2, 0.08, 2048)
             a = np.where(np.arange(2048) < 2048 * share * (1 + 0.02 * seed), of_low, high)
-            rows.append({"activation": name, "constraint": "none", "seed": seed, "histogram": shares(a), "dip_p": 0.5})
+            of = {"histogram": shares(a), "dip_p": 0.5, "below_half": (a < 0.5).mean()}
+            rows.append({"activation": name, "constraint": "none", "seed": seed} | of)
     return pd.DataFrame(rows)
 
 

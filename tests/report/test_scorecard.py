@@ -34,7 +34,11 @@ def answer(measure: str, spec: RunSpec) -> dict[str, Any]:
     score = 0.8 + 0.2 * random.standard_normal(4000)
     return {
         "recovery": {"l0": l0, "ce_recovered": value, "alive": 0.999 if aligned else 0.7 + little, "fvu": 1 - value},
-        "scores": {"dip_p": 0.01, "histogram": [0.0] * 11 + [0.3 + little] + [0.0] * 18 + [0.7 - little] + [0.0] * 10},
+        "scores": {
+            "dip_p": 0.01,
+            "below_half": 0.3 + little,
+            "histogram": [0.0] * 11 + [0.3 + little] + [0.0] * 18 + [0.7 - little] + [0.0] * 10,
+        },
         "stability": {"pw_mcc_alive": value},
         "features": {
             "score": list(score),
