@@ -118,13 +118,13 @@ def taken() -> pd.DataFrame:
 
 def reading() -> pd.DataFrame:
     """How fast each language model reads: its activations for training, and CE recovered on 65,536 held-out tokens, by
-    the record of `benchmarks/residuals.py`. NaN where that was not measured."""
+    the record of `benchmarks/residuals.py`."""
     import pandas as pd
 
     rows = pd.DataFrame(record("residuals")["rows"]).set_index("model")
     rows = rows.reindex(columns=[*rows, *({"recovery_seconds_first", "recovery_seconds_each", "peak_gb"} - set(rows))])
     to_measure = 65_536 / rows.tokens / 60
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "layer": rows.layer,
             "tokens/s": rows.tokens_per_second,
@@ -137,6 +137,7 @@ def reading() -> pd.DataFrame:
             "device": rows.device,
         }
     )
+    return table.astype(object).where(table.notna(), "not measured yet")
 
 
 def asked(p: Mapping[str, Any]) -> list[RunSpec]:
