@@ -122,9 +122,8 @@ def reading() -> pd.DataFrame:
     import pandas as pd
 
     rows = pd.DataFrame(record("residuals")["rows"]).set_index("model")
-    rows = rows.reindex(columns=[*rows, *({"recovery_seconds_first", "recovery_seconds_each", "peak_gb"} - set(rows))])
     to_measure = 65_536 / rows.tokens / 60
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
             "layer": rows.layer,
             "tokens/s": rows.tokens_per_second,
@@ -137,7 +136,6 @@ def reading() -> pd.DataFrame:
             "device": rows.device,
         }
     )
-    return table.astype(object).where(table.notna(), "not measured yet")
 
 
 def asked(p: Mapping[str, Any]) -> list[RunSpec]:

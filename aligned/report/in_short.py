@@ -1,4 +1,4 @@
-"""What was found, for the book's first screen: in three sentences, and in numbers.
+"""What was found, for the book's first screen: in words, and in numbers.
 
 A case is a kind of SAE, or a width, on one language model; `aligned.report.scorecard` says of each whether what the
 claim says is shown there.
@@ -70,14 +70,14 @@ def in_words(found: Found) -> str:
         place = untested if not cases else every if shown == len(cases) else some if shown else none
         place.append(f"{says} ({name}{f': {of}' if cases else ''})")
     lists = {"some cases": some, "no case": none, "every case": every}
-    told = [f"- **Shown in {where}:** {'; '.join(said)}." for where, said in lists.items() if said]
+    lines = [f"- **Shown in {where}:** {'; '.join(said)}." for where, said in lists.items() if said]
     if untested:
-        told.append(f"- **Not tested yet:** {'; '.join(untested)}.")
+        lines.append(f"- **Not tested yet:** {'; '.join(untested)}.")
     models = f"{len(found)} language model{'s' * (len(found) > 1)}"
     return (
         f"The claims were judged in several cases: kinds of SAE, or widths, on {models}. The numbers say in how many "
         "cases a claim is shown, in how many the opposite is, in how many only an effect of interest is excluded, and "
-        "how many the data leave open.\n\n" + "\n".join(told)
+        "how many the data leave open.\n\n" + "\n".join(lines)
     )
 
 
