@@ -74,7 +74,8 @@ def scores(effects: list[float], spread: float, seeds: int, random: np.random.Ge
                 share = claims.LOW_MODE.size * effect * around_one(10 * spread, random)
                 a = np.where(random.random(1024) < share, random.normal(0.2, 0.05, 1024), a)
             histogram = np.histogram(np.clip(a, first, last), bins, (first, last))[0] / len(a)
-            rows.append({**case, "constraint": "none", "seed": seed, "histogram": histogram, "dip_p": 1.0})
+            of = {**case, "constraint": "none", "seed": seed, "below_half": (a < 0.5).mean()}
+            rows.append({**of, "histogram": histogram, "dip_p": 1.0})
     return pd.DataFrame(rows)
 
 

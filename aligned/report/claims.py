@@ -384,8 +384,8 @@ def bimodal(scores: pd.DataFrame) -> Finding:
     Args:
         scores: `aligned.records(..., measure="scores")`.
     """
-    _checked(scores, [], ["histogram", "dip_p", "constraint", "seed"])
-    standard = _checked(scores[scores.constraint == "none"], ["histogram", "dip_p"])
+    _checked(scores, [], ["histogram", "dip_p", "below_half", "constraint", "seed"])
+    standard = _checked(scores[scores.constraint == "none"], ["histogram", "dip_p", "below_half"])
     standard = standard.assign(low_mode=[low_mode(histogram) for histogram in standard.histogram])
     cases, beside = [], []
     for (name,), rows in _groups(standard, ["activation"]):
