@@ -327,23 +327,34 @@ def setting(*tables: pd.DataFrame) -> str:
     return f"*Shown: {shown(made)}{measured}.{_so_far(tables)}*"
 
 
-def error_of_text(activations: Iterable[str]) -> str:
-    """In a sentence, how much a difference between arms varies by chance with the evaluation text, compared with its
-    spread between seeds (`benchmarks/held_out.py`); nothing, where that was not measured of these activations."""
+def error_of_text(*tables: pd.DataFrame) -> str:
+    """How much a difference between arms in CE recovered varies by chance with the choice of the evaluation text,
+    compared with its spread between seeds (`benchmarks/held_out.py`): a sentence for each language model.
+
+    Args:
+        tables: from `records`; models and activations for which this was not measured are left out. Without tables,
+            all for which it was.
+    """
     place = RESULTS / "held-out.json"
-    if not place.is_file():
-        return ""
-    record = json.loads(place.read_text())
-    measured = {row["activation"]: row["error"] / row["between_seeds"] for row in record["rows"]}
-    ratios = {activation: measured[activation] for activation in activations if activation in measured}
-    if not ratios:
-        return ""
-    of = " and ".join(f"{ratio:.2f} times ({activation})" for activation, ratio in ratios.items())
-    much = " The intervals are over seeds and do not include this error, so they are too narrow."
-    return (
-        f"With {record['tokens']:,} tokens of held-out text, the choice of the text adds a standard error to the "
-        f"difference in CE recovered. It is {of} the spread between seeds.{much if max(ratios.values()) > 0.2 else ''}"
-    )
+    rows = json.loads(place.read_text())["rows"] if place.is_file() else []
+    asked = {pair for table in tables for pair in zip(table.model, table.activation)}
+    of_model: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if not tables or (row["model"], row["activation"]) in asked:
+            of_model.setdefault(row["model"], []).append(row)
+    sentences = []
+    for model, of in of_model.items():
+        ratios = [row["error"] / row["between_seeds"] for row in of]
+        each = " and ".join(
+            f"{ratio:.2f} times ({row['activation']}, {row['sparsity']:g})" for ratio, row in zip(ratios, of)
+        )
+        narrow = max(ratios) > 0.2
+        much = " The intervals are over seeds and do not include this error, so they are too narrow." if narrow else ""
+        sentences.append(
+            f"On {model}, CE recovered is measured on {of[0]['tokens']:,} tokens of held-out text. The choice of this "
+            f"text adds a standard error to the difference between the arms: {each} the spread between seeds.{much}"
+        )
+    return "\n\n".join(sentences)
 
 
 def low_and_dead(features: pd.DataFrame) -> list[str]:

@@ -233,3 +233,22 @@ def test_low_scores_and_dead_features_are_counted_together() -> None:
         "of the others 50.0%",
         "- topk, k = 16, on m: no score is under 1/2; 50.0% of the features are dead",
     ]
+
+
+def test_the_error_of_the_text_is_told_of_the_models_that_a_page_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sentence a model; that intervals are too narrow is said where the error is over a fifth of the spread."""
+    row = {"activation": "relu", "sparsity": 0.1, "tokens": 4096, "between_seeds": 0.01}
+    rows = [row | {"model": "small", "error": 0.001}, row | {"model": "large", "error": 0.02}]
+    (tmp_path / "held-out.json").write_text(json.dumps({"rows": rows}))
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    small, large = (pd.DataFrame({"model": [name], "activation": ["relu"]}) for name in ("small", "large"))
+    assert "0.10 times (relu, 0.1) the spread" in results.error_of_text(small)
+    assert "too narrow" not in results.error_of_text(small)
+    assert "On large" in results.error_of_text(large)
+    assert "2.00 times" in results.error_of_text(large)
+    assert "too narrow" in results.error_of_text(large)
+    assert "On large" in results.error_of_text()
+    assert "On small" in results.error_of_text()
+    assert results.error_of_text(small.assign(activation="topk")) == ""
