@@ -140,5 +140,6 @@ def test_the_wheel_works_in_an_environment_of_its_own(wheel: Path, outside: dict
     code += "from importlib.util import find_spec\n"
     code += "assert not [m for m in ('sae_lens', 'papermill', 'ray', 'distributed', 'pytest') if find_spec(m)]\n"
     subprocess.run([python, "-c", code], cwd=tmp_path, env=outside, check=True)
-    for command in ("--help", "methods", "models", "runs"):
-        subprocess.run([tmp_path / "venv" / "bin" / "aligned", command], cwd=tmp_path, env=outside, check=True)
+    for command in ("--help", "methods", "models", "runs list"):
+        installed = [tmp_path / "venv" / "bin" / "aligned", *command.split()]
+        subprocess.run(installed, cwd=tmp_path, env=outside, check=True)

@@ -12,7 +12,7 @@ from aligned.language.model import EMBEDDED
 from aligned.report import claims
 from aligned.report.published import ARMS
 from aligned.report.results import of_parts
-from aligned.report.rules import Finding
+from aligned.report.rules import Finding, Outcome
 
 Found = Mapping[str, Mapping[str, Finding]]  # by language model and claim
 
@@ -43,6 +43,15 @@ NUMBERS = {  # of each row, the claim and the case whose effect is aligned minus
     "SCR, ReLU": ("C6", "relu"),
     "SCR, TopK": ("C6", "topk"),
 }
+BRIEF = {  # of each row of NUMBERS, without the kind of SAE: what is said if it is more, less, or alike
+    "CE recovered": ("recover more cross-entropy", "recover less cross-entropy", "recover as much cross-entropy"),
+    "share of alive features": ("keep more features alive", "keep fewer features alive", "keep as many features alive"),
+    "stability over seeds (PW-MCC)": (
+        "are more alike between seeds",
+        "are less alike between seeds",
+        "are as much alike between seeds",
+    ),
+}
 
 
 def told(found: Found) -> str:
@@ -51,7 +60,47 @@ def told(found: Found) -> str:
     Args:
         found: `aligned.report.scorecard.findings`, by model.
     """
-    return f"{in_words(found)}\n\n{of_the_start()}\n\n{in_numbers(found)}"
+    return "\n\n".join((in_brief(found), of_the_start(), in_numbers(found), in_words(found)))
+
+
+def in_brief(found: Found) -> str:
+    """Two sentences, in a list in Markdown: what alignment does to ReLU SAEs and to TopK SAEs.
+
+    A model counts as *more* or *less* if the 95 % interval lies above or below 0, and as *as much* if all of it is
+    smaller than the smallest effect of interest. Else it is open.
+
+    Args:
+        found: `aligned.report.scorecard.findings`, by model.
+    """
+    lines = []
+    for kind in ("ReLU", "TopK"):
+        said = [_counted(found, f"{measure}, {kind}", of) for measure, of in BRIEF.items()]
+        *most, last = list(filter(None, said)) or ["have not been compared yet"]
+        both = f"{', '.join(most)}, and {last}" if most else last
+        lines.append(f"- **Aligned {kind} SAEs**, compared with standard ones at equal L0, {both}.")
+    return "\n".join(lines)
+
+
+def _counted(found: Found, row: str, says: tuple[str, str, str]) -> str:
+    """What most models show, on how many, and what the others do; nothing, where no model has it."""
+    name, case = NUMBERS[row]
+    of: dict[str, list[str]] = {}
+    for model, findings in found.items():
+        if outcome := _outcome(findings[name], case):
+            low, high, least = outcome.effect.low, outcome.effect.high, outcome.least.size
+            way = says[2] if -least < low and high < least else says[0] if low > 0 else says[1] if high < 0 else "open"
+            of.setdefault(way, []).append(model)
+    if not of:
+        return ""
+    total = sum(map(len, of.values()))
+    lead = max(of, key=lambda way: (way != "open", len(of[way])))
+    rest = [
+        f"{'this is open' if way == 'open' else f'they {way}'} on {', '.join(on)}"
+        for way, on in of.items()
+        if way != lead
+    ]
+    start = f"are not shown to {says[0]} or less" if lead == "open" else lead
+    return f"{start} ({'; '.join([f'on {len(of[lead])} of {total} models', *rest])})"
 
 
 def in_words(found: Found) -> str:
@@ -75,9 +124,9 @@ def in_words(found: Found) -> str:
         lines.append(f"- **Not tested yet:** {'; '.join(untested)}.")
     models = f"{len(found)} language model{'s' * (len(found) > 1)}"
     return (
-        f"The claims were judged in several cases: kinds of SAE, or widths, on {models}. The numbers say in how many "
-        "cases a claim is shown, in how many the opposite is, in how many only an effect of interest is excluded, and "
-        "how many the data leave open.\n\n" + "\n".join(lines)
+        "**Claim by claim.** The claims were judged in several cases: kinds of SAE, or widths, on "
+        f"{models}. The numbers say in how many cases a claim is shown, in how many the opposite is, in how many only "
+        "an effect of interest is excluded, and how many the data leave open.\n\n" + "\n".join(lines)
     )
 
 
@@ -87,8 +136,12 @@ def in_numbers(found: Found) -> str:
         f"| {title} | {' | '.join(_effect(of[name], case) for of in found.values())} |"
         for title, (name, case) in NUMBERS.items()
     ]
+    key = (
+        "The words above follow from this table: *more* or *less* where the interval lies above or below 0, *as much* "
+        "where all of it is smaller than the smallest effect of interest, *open* elsewhere.\n"
+    )
     head = f"| aligned minus standard [95 % interval] | {' | '.join(found)} |"
-    return "\n".join([head, f"|---|{'---|' * len(found)}", *rows])
+    return "\n".join([key, head, f"|---|{'---|' * len(found)}", *rows])
 
 
 def of_the_start(model: str = EMBEDDED) -> str:
@@ -106,12 +159,16 @@ def of_the_start(model: str = EMBEDDED) -> str:
     return (
         f"What alignment does to ReLU SAEs **{'depends' if apart else 'is not shown to depend'} on their start**. The "
         "claims are judged on ReLU SAEs with the small start of the paper's stack (encoder rows of norm 0.1). On "
-        f"{model}, at the sparsities that were trained from both starts, aligned minus standard is {gains[0]} in CE "
-        f"recovered and {alive[0]} in the share of alive features with the small start; where both arms start from "
-        f"rows of norm 1, it is {gains[1]} and {alive[1]}."
+        f"{model}, at the sparsities that were trained from both starts, aligned minus standard in CE recovered is "
+        f"{gains[0]} with the small start, and {gains[1]} where both arms start from rows of norm 1. In the share of "
+        f"alive features it is {alive[0]} and {alive[1]}."
     )
 
 
 def _effect(finding: Finding, case: str) -> str:
-    outcome = next((o for o in finding.outcomes if o.name == case), None)
+    outcome = _outcome(finding, case)
     return f"{outcome.effect}" if outcome else "not published yet"
+
+
+def _outcome(finding: Finding, case: str) -> Outcome | None:
+    return next((o for o in finding.outcomes if o.name == case), None)

@@ -36,7 +36,7 @@ myst_substitutions = {
         for claim in scorecard.CLAIMS
     },
     **{f"says_{claim}": of.statement for claim, of in scorecard.CLAIMS.items()},
-    "in_brief": in_short.in_words(found),
+    "in_brief": in_short.in_brief(found),
 }
 revealjs_style_theme = "white"
 revealjs_static_path = ["static"]

@@ -40,6 +40,27 @@ def test_every_case_of_the_published_records_has_its_statement() -> None:
                 assert sum(outcome.name.endswith(ending) for ending in endings) == 1
 
 
+def test_the_two_sentences_say_what_most_models_show_and_name_the_others() -> None:
+    of = {
+        name: Finding(
+            "undecided", outcomes=(replace(GAIN, name="relu, more alive", effect=Interval(mean, low, high, 3)),)
+        )
+        for name, mean, low, high in (
+            ("up", 0.1, 0.05, 0.15),
+            ("also up", 0.1, 0.05, 0.15),
+            ("down", -0.1, -0.15, -0.05),
+            ("alike", 0.001, -0.001, 0.003),
+            ("open", 0.1, -0.05, 0.25),
+        )
+    }
+    relu, topk = in_short.in_brief({name: UNTESTED | {"C4": finding} for name, finding in of.items()}).splitlines()
+    assert "keep more features alive (on 2 of 5 models; " in relu
+    assert "they keep fewer features alive on down" in relu
+    assert "they keep as many features alive on alike" in relu
+    assert "this is open on open" in relu
+    assert "not been compared" in topk
+
+
 def test_the_numbers_are_those_of_the_findings() -> None:
     table = in_short.in_numbers({"one": UNTESTED | {"C4": Finding("holds", outcomes=(GAIN,))}, "two": UNTESTED})
     assert f"| share of alive features, ReLU | {GAIN.effect} | not published yet |" in table
