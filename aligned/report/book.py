@@ -16,6 +16,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 SHOWN = ("aligned/**/*.py", "aligned/data/embedded/README.md")  # what pages show, or link to
+_NOT_SHOWN = shutil.ignore_patterns(".*", "failed")  # pages that a rerun has not finished
 
 
 def build(notebooks: Path, out: Path, banner: str = "") -> Path:
@@ -37,7 +38,7 @@ def build(notebooks: Path, out: Path, banner: str = "") -> Path:
     with TemporaryDirectory() as place:  # a folder of its own, so that nothing else is read as one of the pages
         source, built = Path(place) / "source", Path(place) / "_build" / "html"
         for name in ("book", "notebooks"):
-            shutil.copytree(ROOT / name, source / name)
+            shutil.copytree(ROOT / name, source / name, ignore=_NOT_SHOWN)
         shutil.copytree(notebooks, source / "notebooks", ignore=_all_but_notebooks, dirs_exist_ok=True)
         for file in (file for pattern in SHOWN for file in ROOT.glob(pattern)):
             (source / file.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, TextIO
 import yaml
 
 from aligned.checks import installed, said, unknown
-from aligned.files import check_place, write_text
+from aligned.files import check_place, in_one_move, write_text
 from aligned.report.values import allowed, problems
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -235,7 +235,7 @@ def rerun(
     given = checked(notebook, given)
     check_place(out)
     bar = {"bar_format": CELLS, "desc": notebook.stem, "file": watched, "disable": False}
-    with TemporaryDirectory(dir=out.parent, prefix=".running-") as place:  # not where it would be taken for a page
+    with TemporaryDirectory() as place:  # not beside `out`, where a rerun that is killed would leave half a page
         running = Path(place) / out.name
         try:
             papermill.execute_notebook(
@@ -256,7 +256,8 @@ def rerun(
                 f"{notebook.stem}: {error.ename}: {error.evalue} (what ran is kept in {failed})"
             ) from error
         _forget_where_it_ran(running)
-        running.replace(out)
+        with in_one_move(out) as beside:
+            shutil.copy(running, beside)
     return out
 
 

@@ -25,6 +25,29 @@ def test_a_page_that_was_made_again_is_shown_as_the_book_would_and_says_so(tmp_p
     assert (tmp_path / "mine_files" / "notebooks" / "scorecard.html").exists()  # where its links lead
 
 
+def test_half_a_page_of_a_rerun_that_was_killed_does_not_break_the_book(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a book of two pages."""
+    root = tmp_path / "root"
+    shutil.copytree(book.ROOT / "book" / "static", root / "book" / "static")
+    shutil.copytree(book.ROOT / "book" / "ext", root / "book" / "ext")
+    for name in ("_config.yml", "book/references.bib"):
+        shutil.copy(book.ROOT / name, root / name)
+    (root / "_toc.yml").write_text("format: jb-book\nroot: book/index\nchapters:\n  - file: notebooks/page\n")
+    (root / "book" / "index.md").write_text("# The first\n")
+    for name in ("page.ipynb", ".running-1/page.ipynb", "failed/page.ipynb"):
+        (root / "notebooks" / name).parent.mkdir(exist_ok=True)
+        (root / "notebooks" / name).write_text('{"cells": [')
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# The second")]),
+        root / "notebooks" / "page.ipynb",
+    )
+    monkeypatch.setattr(book, "ROOT", root)
+    book.build(root / "notebooks", tmp_path / "html")
+    assert "The second" in (tmp_path / "html" / "notebooks" / "page.html").read_text()
+
+
 def test_what_is_no_page_of_the_book_is_refused_before_it_runs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"own.ipynb is no page of the book: give -o .*mine.ipynb"):
         page_with(tmp_path / "own.ipynb", {}, tmp_path / "mine.html")

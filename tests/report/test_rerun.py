@@ -65,6 +65,16 @@ def test_who_watches_sees_the_cells_and_what_they_print(notebook: Path, tmp_path
     assert "nb: 3 of 3 cells done" in seen.getvalue()  # papermill adds one, of the parameters that were given
 
 
+def test_nothing_stands_beside_a_page_while_it_runs_so_a_killed_rerun_leaves_nothing(
+    notebook: Path, tmp_path: Path
+) -> None:
+    nb = nbformat.read(notebook, 4)
+    nb.cells[-1].source = f"import os\nprint(os.listdir({str(tmp_path)!r}))"
+    nbformat.write(nb, notebook)
+    out = rerun(notebook, tmp_path / "out.ipynb", {})
+    assert nbformat.read(out, 4).cells[-1].outputs[0].text == "['nb.ipynb']\n"
+
+
 @pytest.mark.parametrize(
     ("given", "error", "says"),
     [
