@@ -11,7 +11,7 @@ The folders, in the order in which data pass through them:
 
 Above them stand `alignment.py`, the idea of the paper; `sae.py`, the SAE; `spec.py`, all that decides a trained one;
 `formats.py` and `interop.py`, SAEs of other programs; and what all use: `checks.py`, `files.py`, `precision.py`,
-`provenance.py`, `errors.py`. A file imports from its own folder and from those before it.
+`progress.py`, `provenance.py`, `errors.py`. A file imports from its own folder and from those before it.
 """
 
 import os

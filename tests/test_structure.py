@@ -16,7 +16,7 @@ ALIGNED = Path(__file__).parents[1] / "aligned"
 FLOORS = (
     ("errors",),
     ("checks",),
-    ("alignment", "files", "methods", "precision"),
+    ("alignment", "files", "methods", "precision", "progress"),
     ("sae", "provenance", "language"),
     ("spec", "formats"),
     ("interop", "training"),

@@ -27,12 +27,12 @@ import torch
 from filelock import FileLock
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from aligned import files
 from aligned.language import contents, text
 from aligned.language.model import EMBEDDED_FOLDER, LanguageModel, named
 from aligned.precision import autocast, precision
+from aligned.progress import tqdm
 
 FORMAT = 1  # of a pool's folder
 _ROWS = 8192  # of a pool that are read at once

@@ -27,13 +27,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
-from tqdm import tqdm
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from aligned import files
 from aligned.language import text
 from aligned.precision import autocast, dtype, precision
+from aligned.progress import tqdm
 
 END_OF_TEXT = "<|endoftext|>"
 _SMALLEST_VOCABULARY = 257  # every byte, and the end of a text

@@ -25,6 +25,7 @@ import yaml
 
 from aligned.checks import installed, said, unknown
 from aligned.files import check_place, in_one_move, write_text
+from aligned.progress import calm
 from aligned.report.values import allowed, problems
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -234,6 +235,7 @@ def rerun(
 
     given = checked(notebook, given)
     check_place(out)
+    watched = None if watched is None else calm(watched)
     bar = {"bar_format": CELLS, "desc": notebook.stem, "file": watched, "disable": False}
     with TemporaryDirectory() as place:  # not beside `out`, where a rerun that is killed would leave half a page
         running = Path(place) / out.name

@@ -22,6 +22,7 @@ from aligned import files
 from aligned.checks import said
 from aligned.files import home
 from aligned.methods import method
+from aligned.progress import tqdm
 from aligned.report.measures import MEASURES, Measure
 from aligned.report.published import PLANS, REAL, planned
 from aligned.spec import RunSpec
@@ -285,7 +286,6 @@ def _measured(
 ) -> dict[tuple[RunSpec, ...], dict[str, dict[str, Any]]]:
     """For each group: the answer, under its key, and the first run's alignment scores. Missing answers are measured
     now."""
-    from tqdm import tqdm
 
     def source(group: tuple[Run, ...]) -> tuple[str, int, str]:
         spec = group[0].spec

@@ -18,11 +18,11 @@ from unittest.mock import patch
 
 import torch
 from filelock import Timeout
-from tqdm import tqdm
 
 from aligned.checks import installed, whole
 from aligned.files import store
 from aligned.language.activations import Pool, Raw
+from aligned.progress import tqdm
 from aligned.spec import RunSpec
 from aligned.store import runs
 from aligned.store.runs import Run

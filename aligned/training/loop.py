@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from aligned import files
 from aligned.alignment import alignment_score
 from aligned.language.activations import Activations
+from aligned.progress import tqdm
 from aligned.sae import SAE
 from aligned.spec import RunSpec
 from aligned.training import autograd, fused

@@ -75,6 +75,18 @@ def test_nothing_stands_beside_a_page_while_it_runs_so_a_killed_rerun_leaves_not
     assert nbformat.read(out, 4).cells[-1].outputs[0].text == "['nb.ipynb']\n"
 
 
+def test_a_log_gets_no_line_for_every_update_of_a_bar(notebook: Path, tmp_path: Path) -> None:
+    nb = nbformat.read(notebook, 4)
+    nb.cells[
+        -1
+    ].source = "import sys\nfor step in range(300):\n    print(f'step {step}', end='\\r', file=sys.stderr, flush=True)"
+    nbformat.write(nb, notebook)
+    log = io.StringIO()
+    rerun(notebook, tmp_path / "out.ipynb", {}, log)
+    assert "cells done" in log.getvalue()
+    assert log.getvalue().count("step") < 3
+
+
 @pytest.mark.parametrize(
     ("given", "error", "says"),
     [
