@@ -6,12 +6,11 @@ claim says is shown there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from aligned.language.model import EMBEDDED
 from aligned.report import claims
 from aligned.report.published import ARMS
-from aligned.report.results import of_parts
+from aligned.report.results import NothingPublished, of_parts
 from aligned.report.rules import Finding, Outcome
 
 Found = Mapping[str, Mapping[str, Finding]]  # by language model and claim
@@ -60,7 +59,7 @@ def told(found: Found) -> str:
     Args:
         found: `aligned.report.scorecard.findings`, by model.
     """
-    return "\n\n".join((in_brief(found), of_the_start(), in_numbers(found), in_words(found)))
+    return "\n\n".join((in_brief(found), of_the_start(found), in_numbers(found), in_words(found)))
 
 
 def in_brief(found: Found) -> str:
@@ -144,25 +143,42 @@ def in_numbers(found: Found) -> str:
     return "\n".join([key, head, f"|---|{'---|' * len(found)}", *rows])
 
 
-def of_the_start(model: str = EMBEDDED) -> str:
+def of_the_start(models: Iterable[str]) -> str:
     """Whether what alignment does to ReLU SAEs depends on the norm of the rows from which they start, in Markdown."""
-    try:
-        small = of_parts(model, "controls")
-        unit = of_parts(model, "unit")
-        small = small[(small.activation == "relu") & small.sparsity.isin(unit.sparsity)]
-        gains, alive = (
-            [claims.difference(rows, metric, ARMS) for rows in (small, unit)] for metric in ("ce_recovered", "alive")
+    depends: list[str] = []
+    alike: list[str] = []
+    unknown: list[str] = []
+    rows: list[str] = []
+    for model in models:
+        try:
+            small, unit = of_parts(model, "controls"), of_parts(model, "unit")
+            small = small[small.sparsity.isin(unit.sparsity) & (small.activation == "relu")]
+            gains, alive = (
+                [claims.difference(records, metric, ARMS) for records in (small, unit)]
+                for metric in ("ce_recovered", "alive")
+            )
+        except NothingPublished:
+            unknown.append(f"Of {model} no SAEs with another start are published yet.")
+            continue
+        except ValueError as error:
+            unknown.append(f"On {model} this can't be said yet: {error}.")
+            continue
+        (depends if gains[0].low > gains[1].high or gains[1].low > gains[0].high else alike).append(model)
+        rows += [
+            f"| CE recovered, {model} | {gains[0]} | {gains[1]} |",
+            f"| alive, {model} | {alive[0]} | {alive[1]} |",
+        ]
+    found = {"**depends on their start**": depends, "is not shown to depend on their start": alike}
+    said = [f"What alignment does to ReLU SAEs {what} (on {', '.join(on)})." for what, on in found.items() if on]
+    if rows:
+        said.append(
+            "The claims are judged on ReLU SAEs with the small start of the paper's stack: encoder rows of norm 0.1."
         )
-    except ValueError as error:
-        return f"Whether the start of ReLU SAEs matters can't be said yet: {error}."
-    apart = gains[0].low > gains[1].high or gains[1].low > gains[0].high
-    return (
-        f"What alignment does to ReLU SAEs **{'depends' if apart else 'is not shown to depend'} on their start**. The "
-        "claims are judged on ReLU SAEs with the small start of the paper's stack (encoder rows of norm 0.1). On "
-        f"{model}, at the sparsities that were trained from both starts, aligned minus standard in CE recovered is "
-        f"{gains[0]} with the small start, and {gains[1]} where both arms start from rows of norm 1. In the share of "
-        f"alive features it is {alive[0]} and {alive[1]}."
-    )
+        rows = [
+            "\n\n| aligned minus standard ReLU SAEs [95 % interval] | small start | rows of norm 1 |\n|---|---|---|",
+            *rows,
+        ]
+    return " ".join([*said, *unknown]) + "\n".join(rows)
 
 
 def _effect(finding: Finding, case: str) -> str:

@@ -74,8 +74,8 @@ def test_whether_the_start_matters_is_computed(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(claims, "difference", gains)
     small = -0.02
-    assert "**depends on their start**" in in_short.of_the_start()
+    assert "**depends on their start** (on embedded)" in in_short.of_the_start(["embedded"])
     small = 0.018
-    assert "**is not shown to depend on their start**" in in_short.of_the_start()
+    assert "is not shown to depend on their start (on embedded)" in in_short.of_the_start(["embedded"])
     monkeypatch.setattr(results, "published", dict)
-    assert "can't be said yet" in in_short.of_the_start()
+    assert "Of embedded no SAEs with another start are published yet" in in_short.of_the_start(["embedded"])
