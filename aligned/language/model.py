@@ -249,6 +249,16 @@ def named(name: str) -> tuple[str, str | None, torch.dtype]:
     return of, revision or None, dtype
 
 
+def check_there(name: str) -> None:
+    """Raise a `NotFound` for a model that is not on this machine and can't be on the hub. Nothing is loaded, and the
+    hub is not asked."""
+    of, *_ = named(name)
+    if of in wheels.MODELS:
+        wheels.check_there(of)
+    else:
+        _locate(of)
+
+
 def _locate(name: str) -> str:
     """The folder or hub id that a model is loaded from."""
     if name == EMBEDDED:

@@ -92,13 +92,33 @@ def documents(source: str, split: Split = "train") -> Iterator[Document]:
         return iter(installed_python(split))
     if source == ENGLISH:
         return installed_english(split)
-    if (place := Path(source).expanduser()).exists():
-        found = _local(place)
-    elif source.count("/") == 1 and not source.startswith((".", "/", "~")):
-        found = _hub(source)
-    else:
-        raise NotFound(f"no text at {source!r}: {_ALLOWED}")
+    place = _place(source)
+    found = _hub(source) if place is None else _local(place)
     return _not_empty((doc for doc in found if _side(doc.text) == split), source, split)
+
+
+def check_there(source: str) -> None:
+    """Raise what `documents` would raise for a source that is not on this machine. Nothing is read, and of a hub data
+    set nothing is asked.
+
+    Raises:
+        ValueError: a folder without text, or a file that is none.
+        NotFound: see `documents`.
+    """
+    if source in (INSTALLED, ENGLISH):
+        for package in (*TRAIN_PACKAGES, *HELD_OUT_PACKAGES):
+            _root(package)
+    elif (place := _place(source)) is not None:
+        _readable(place)
+
+
+def _place(source: str) -> Path | None:
+    """Where a text is that is no installed one; None for a hub data set."""
+    if (place := Path(source).expanduser()).exists():
+        return place
+    if source.count("/") == 1 and not source.startswith((".", "/", "~")):
+        return None
+    raise NotFound(f"no text at {source!r}: {_ALLOWED}")
 
 
 @lru_cache(maxsize=2)
@@ -229,13 +249,7 @@ def _side(text: str) -> Split:
 
 def _package(name: str, endings: tuple[str, ...] = (".py",)) -> Iterator[Document]:
     """The files of a package that a person wrote and that are no tests."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise NotFound(
-            f"the text {INSTALLED!r} needs the package {name!r}, which is not installed: "
-            "`make setup`, or `pip install '.[text]'` in the checkout"
-        )
-    root = Path(next(iter(spec.submodule_search_locations)))
+    root = _root(name)
     for path in sorted(path for path in root.rglob("*") if path.suffix in endings):
         inside = path.relative_to(root)
         if _SKIPPED_PARTS & set(inside.parts) or inside.name in _SKIPPED_NAMES or inside.name.startswith("test_"):
@@ -249,6 +263,16 @@ def _package(name: str, endings: tuple[str, ...] = (".py",)) -> Iterator[Documen
             yield Document(f"{name}/{inside.as_posix()}", text)
 
 
+def _root(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise NotFound(
+            f"the text {INSTALLED!r} needs the package {package!r}, which is not installed: "
+            "`make setup`, or `pip install '.[text]'` in the checkout"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
 def _longest(text: str) -> int:
     return max(map(len, text.split("\n")))
 
@@ -259,6 +283,12 @@ def files_of(path: Path) -> list[Path]:
 
 
 def _local(path: Path) -> Iterator[Document]:
+    for file in _readable(path):
+        yield from _READERS[file.suffix](file)
+
+
+def _readable(path: Path) -> list[Path]:
+    """The files of a local text, all of kinds that can be read."""
     if not (found := files_of(path)):
         raise ValueError(f"the folder {path} holds no {', '.join(_READERS)} file")
     for file in found:
@@ -266,7 +296,7 @@ def _local(path: Path) -> Iterator[Document]:
             raise ValueError(f"{file} is not text that can be read here: give a {', '.join(_READERS)} file")
         if not file.is_file():
             raise NotFound(f"{file} is no file that can be read (a link to nothing, or a pipe): remove it")
-        yield from _READERS[file.suffix](file)
+    return found
 
 
 def _text(value: object, where: str) -> str:

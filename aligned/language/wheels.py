@@ -74,8 +74,7 @@ def folder(name: str) -> Path:
         NotFound: the wheels are not installed, or hold another file than the one that is pinned.
         OSError: there is no room in the store.
     """
-    of = MODELS[name]
-    place = files.store() / "models" / f"{name}-{of.sha256[:8]}"
+    of, place = MODELS[name], _place(name)
     if place.exists():  # moved there when it was whole
         return place
     parts = _parts(name)
@@ -99,6 +98,16 @@ def folder(name: str) -> Path:
             "make room, or name another place with ALIGNED_STORE",
         ) from error
     return place
+
+
+def check_there(name: str) -> None:
+    """Raise a `NotFound` for one of `MODELS` that is neither in the store nor installed."""
+    if not _place(name).exists():
+        _parts(name)
+
+
+def _place(name: str) -> Path:
+    return files.store() / "models" / f"{name}-{MODELS[name].sha256[:8]}"
 
 
 def _parts(name: str) -> list[Path]:

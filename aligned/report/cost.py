@@ -167,6 +167,22 @@ def asked(p: Mapping[str, Any]) -> list[RunSpec]:
     return list(dict.fromkeys(specs))
 
 
+def drawn(p: Mapping[str, Any]) -> set[RunSpec]:
+    """The SAEs that a page takes from the published records alone, or leaves out while they are not published; none for
+    a page that is not drawn from records.
+
+    Args:
+        p: the page's parameters, all of them.
+    """
+    from aligned.report.published import PLANS
+
+    parts = [part for plan in PLANS.values() for part in plan.parts.values()]
+    sizes = {size for part in parts for _, size in part.measures}
+    asked_sizes = {p[name] for name in ("eval_tokens", "read_tokens", "windows", "probed") if name in p}
+    usable = p.get("use_published") and asked_sizes <= sizes
+    return {spec for part in parts for spec in part.specs} if usable else set()
+
+
 def ahead(p: Mapping[str, Any]) -> str:
     """What a page still has to do, in a line: how many SAEs it asks for, how many of them are published or in the
     store, how many it trains, and in about what time by `cost-cpu`, the record of two cores. "" for a page that trains
@@ -175,17 +191,11 @@ def ahead(p: Mapping[str, Any]) -> str:
     Args:
         p: the page's parameters, all of them.
     """
-    from aligned.report.published import PLANS
     from aligned.store.runs import folders
 
     if "use_published" not in p:
         return ""
-    specs = asked(p)
-    parts = [part for plan in PLANS.values() for part in plan.parts.values()]
-    sizes = {size for part in parts for _, size in part.measures}
-    asked_sizes = {p[name] for name in ("eval_tokens", "read_tokens", "windows", "probed") if name in p}
-    usable = p["use_published"] and asked_sizes <= sizes
-    planned = {spec for part in parts for spec in part.specs} if usable else set()
+    specs, planned = asked(p), drawn(p)
     known = planned & set(published())
     here = {folder.name for folder in folders()}
     rest = [spec for spec in specs if spec not in planned]

@@ -36,7 +36,9 @@ def problems(page: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> l
     p = {**known, **given}
     if "model" not in p:
         return []
-    found = list(dict.fromkeys([*_of_specs(p), *_of_sparsity(known, given), *_of_page(page, p), *_of_model(p)]))
+    found = list(
+        dict.fromkeys([*_of_specs(p), *_of_sparsity(known, given), *_of_page(page, p), *_of_model(p), *_of_sources(p)])
+    )
     if not found and {"activations", "penalties", "ks", "seeds", "constraint"} <= set(p):
         from aligned.report.cost import asked
 
@@ -121,6 +123,30 @@ def _of_page(page: str, p: Mapping[str, Any]) -> Iterator[str]:
     for name, fewest in (("windows", least), ("probed", least), ("steered", 1)):
         if isinstance(p.get(name), int) and p[name] < fewest:
             yield f"{name} is {p[name]}; it is a whole number from {fewest}"
+
+
+def _of_sources(p: Mapping[str, Any]) -> Iterator[str]:
+    """A model or a text that is not there, unless the page is drawn from published records alone."""
+    from aligned.language import model, text
+
+    def missing() -> Iterator[str]:
+        for check, name in ((model.check_there, "model"), (text.check_there, "text")):
+            try:
+                check(p[name])
+            except (OSError, ValueError, RuntimeError) as error:
+                yield str(error)
+
+    if (found := list(missing())) and not _only_drawn(p):
+        yield from found
+
+
+def _only_drawn(p: Mapping[str, Any]) -> bool:
+    from aligned.report import cost
+
+    try:
+        return bool(p.get("use_published")) and set(cost.asked(p)) <= cost.drawn(p)
+    except (TypeError, ValueError):  # which `problems` says
+        return False
 
 
 def _of_model(p: Mapping[str, Any]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from aligned.language import wheels
 from aligned.report.rerun import (
     NOTEBOOKS,
     Words,
@@ -151,6 +152,37 @@ def test_values_that_cannot_be_are_refused_before_anything_runs_all_at_once(
         checked(NOTEBOOKS / f"{page}.ipynb", given)
     assert [word for word in says if word not in str(error.value)] == []
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def no_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No real model is installed, or in the store."""
+    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr(wheels, "find_spec", lambda _: None)
+
+
+def test_a_model_and_a_text_that_are_not_there_are_said_with_all_that_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "notes.pdf").touch()
+    given = {"model": str(tmp_path / "none"), "text": "nowhere.jsonl", "tokens": 5}
+    with pytest.raises(
+        ValueError, match=r"one batch, 2048; no model at '.*none': give .*; no text at 'nowhere\.jsonl'"
+    ):
+        checked(FIGURE, given)
+    for text, says in ((tmp_path, "holds no .txt"), (tmp_path / "notes.pdf", "not text that can be read here")):
+        with pytest.raises(ValueError, match=says):
+            checked(FIGURE, {"text": str(text)})
+    with pytest.raises(ValueError, match="no model at 'gemma': give 'embedded', 'gemma-3-270m'"):
+        checked(FIGURE, {"model": "gemma"})
+    checked(FIGURE, {"model": "somebody/something@main", "text": "somebody/texts"})  # the hub may have them
+
+
+def test_a_real_model_is_asked_for_by_pages_that_read_it_and_by_no_other(no_wheels: None) -> None:
+    given = preset("gemma-3-270m", FIGURE)
+    assert checked(FIGURE, given)["model"] == "gemma-3-270m"  # its records are published
+    measure = NOTEBOOKS / "measure_error.ipynb"
+    for page, values in ((FIGURE, {**given, "use_published": False}), (measure, preset("gemma-3-270m", measure))):
+        with pytest.raises(ValueError, match="the model 'gemma-3-270m' is not installed: `make real`"):
+            checked(page, values)
 
 
 def test_a_value_of_the_wrong_type_hides_no_other() -> None:
@@ -383,7 +415,8 @@ def test_a_model_brings_its_preset() -> None:
 
 
 @pytest.mark.parametrize("name", [p.stem for p in (NOTEBOOKS / "presets").glob("*.yml")])
-def test_every_preset_fits_every_notebook(name: str) -> None:
+def test_every_preset_fits_every_notebook(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wheels, "check_there", lambda _: None)  # whether they are installed or not
     for nb in NOTEBOOKS.glob("*.ipynb"):
         checked(nb, preset(name, nb))
 
