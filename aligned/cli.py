@@ -201,6 +201,7 @@ def publish(names: tuple[str, ...], train: bool) -> None:
 
     if names and not train:
         raise click.UsageError(f"{' '.join(names)} says what to train: give --train too")
+    scorecard.check_checkout(train)
     if train:
         for said in published.train(names):
             print(said, flush=True)

@@ -125,6 +125,28 @@ def test_what_was_installed_from_it_works(wheel: Path, outside: dict[str, str], 
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=outside | {"PYTHONPATH": str(target)}, check=True)
 
 
+def test_it_publishes_in_a_checkout_alone_and_says_so_before_any_work(
+    wheel: Path, outside: dict[str, str], tmp_path: Path
+) -> None:
+    target, place = tmp_path / "site", tmp_path / "here"
+    zipfile.ZipFile(wheel).extractall(target)
+    place.mkdir()
+
+    def said(*arguments: str) -> str:
+        publish = [sys.executable, "-m", "aligned", "publish", *arguments]
+        env = outside | {"PYTHONPATH": str(target)}
+        done = subprocess.run(publish, cwd=place, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == cli.FAILED
+        assert done.stderr.count("\n") == 1
+        return done.stderr
+
+    assert f"{place} is none: run it in the top folder of one" in said()
+    (place / "README.md").write_bytes((ROOT / "README.md").read_bytes())
+    assert "is in no git checkout: run `make setup` in a clone" in said("--train", "topk")
+    assert [file.name for file in place.iterdir()] == ["README.md"]
+    assert not (tmp_path / "store").exists()
+
+
 @pytest.mark.wheel
 def test_the_wheel_works_in_an_environment_of_its_own(wheel: Path, outside: dict[str, str], tmp_path: Path) -> None:
     """With what pip installs for it, and nothing else."""

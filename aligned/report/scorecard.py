@@ -6,12 +6,15 @@ import html
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aligned import files
 from aligned.checks import listed
+from aligned.errors import NotFound
 from aligned.files import home
 from aligned.language.model import EMBEDDED
+from aligned.provenance import commit
 from aligned.report import claims, cost, in_short, results
 from aligned.report.published import ARMS, PLANS
 from aligned.report.results import of_parts
@@ -435,6 +438,22 @@ def in_readme(readme: str) -> str:
     )
     settings = "\n".join(f"- {setting(model)}" for model in found)
     return f"{before}{mark}{in_short.told(found)}\n\n{table}\n\n{settings}\n{end}{after}"
+
+
+def check_checkout(train: bool) -> None:
+    """Raise a `NotFound` where nothing could be published: outside a checkout, or, where SAEs are to be trained first,
+    by code that runs from no commit."""
+    readme = home() / "README.md"
+    if not readme.is_file() or BEGIN.encode() not in readme.read_bytes():
+        raise NotFound(
+            f"`aligned publish` writes into a checkout of this project, and {home().absolute()} is none: run it in the "
+            "top folder of one"
+        )
+    if train and commit() is None:
+        raise NotFound(
+            f"`aligned publish --train` trains by committed code, and {Path(__file__).parents[1]} is in no git "
+            "checkout: run `make setup` in a clone, and there `.venv/bin/aligned`"
+        )
 
 
 def write_in_readme() -> None:
