@@ -22,31 +22,37 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from sae_lens import (
-    BatchTopKTrainingSAE,
-    BatchTopKTrainingSAEConfig,
-    GatedSAEConfig,
-    GatedTrainingSAE,
-    GatedTrainingSAEConfig,
-    JumpReLUSAEConfig,
-    JumpReLUTrainingSAE,
-    JumpReLUTrainingSAEConfig,
-    MatryoshkaBatchTopKTrainingSAE,
-    MatryoshkaBatchTopKTrainingSAEConfig,
-    StandardSAEConfig,
-    StandardTrainingSAE,
-    StandardTrainingSAEConfig,
-    TopKSAEConfig,
-    TopKTrainingSAE,
-    TopKTrainingSAEConfig,
-    TrainingSAE,
-)
-from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization, remove_parametrizations
 
 from aligned.alignment import projected
+from aligned.checks import installed
 from aligned.formats import load, load_saelens, save_saelens
+
+try:
+    from sae_lens import (
+        BatchTopKTrainingSAE,
+        BatchTopKTrainingSAEConfig,
+        GatedSAEConfig,
+        GatedTrainingSAE,
+        GatedTrainingSAEConfig,
+        JumpReLUSAEConfig,
+        JumpReLUTrainingSAE,
+        JumpReLUTrainingSAEConfig,
+        MatryoshkaBatchTopKTrainingSAE,
+        MatryoshkaBatchTopKTrainingSAEConfig,
+        StandardSAEConfig,
+        StandardTrainingSAE,
+        StandardTrainingSAEConfig,
+        TopKSAEConfig,
+        TopKTrainingSAE,
+        TopKTrainingSAEConfig,
+        TrainingSAE,
+    )
+    from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
+except ModuleNotFoundError:
+    installed("sae_lens", "interop")
+    raise
 
 __all__ = [
     "AlignedBatchTopK",

@@ -10,6 +10,7 @@ import tomllib
 import venv
 import zipfile
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -54,16 +55,18 @@ def test_the_extra_for_real_models_is_what_the_model_asks_for() -> None:
     ("package", "use", "extra"),
     [
         ("sae_lens", lambda: formats.load("gpt2-small-res-jb", "blocks.0.hook_resid_pre"), "interop"),
+        ("sae_lens", lambda: import_module("aligned.interop"), "interop"),
         ("ray", lambda: aligned.sweep([SMALL], engine="ray"), "ray"),
         ("distributed", lambda: aligned.sweep([SMALL], engine="dask"), "dask"),
         ("papermill", lambda: rerun.chosen("bimodality", {}), "book"),
     ],
-    ids=["interop", "ray", "dask", "book"],
+    ids=["load", "interop", "ray", "dask", "book"],
 )
 def test_what_is_not_installed_is_named_with_its_extra(
     package: str, use: Callable[[], object], extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not there
+    monkeypatch.delitem(sys.modules, "aligned.interop", raising=False)
     with pytest.raises(NotInstalled, match=rf"{package} is not installed: .*'\.\[{extra}\]'"):
         use()
 
