@@ -22,16 +22,6 @@ from aligned.spec import RunSpec
 from aligned.store.runs import Run
 from tests import peer  # noqa: F401  (lets dictionary_learning be imported)
 
-ARMS = [("relu", 0.05), ("topk", 8), ("batchtopk", 8)]
-
-
-@pytest.fixture(scope="module", params=ARMS, ids=[a for a, _ in ARMS])
-def run(request: pytest.FixtureRequest) -> Run:
-    activation, sparsity = request.param
-    return aligned.run(
-        RunSpec(d_sae=256, activation=activation, sparsity=sparsity, tokens=65_536, batch=512, context=128, lr=2e-3)
-    )
-
 
 def test_saelens_opens_a_run_as_a_stock_sae(run: Run, model: LanguageModel, blocks: torch.Tensor) -> None:
     import sae_lens

@@ -8,22 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-import aligned
 from aligned.evals import recovery
 from aligned.language.model import LanguageModel
-from aligned.spec import RunSpec
 from aligned.store.runs import Run
 from tests import peer
-
-ARMS = [("relu", 0.05), ("topk", 8), ("batchtopk", 8)]
-
-
-@pytest.fixture(scope="module", params=ARMS, ids=[a for a, _ in ARMS])
-def run(request: pytest.FixtureRequest) -> Run:
-    activation, sparsity = request.param
-    return aligned.run(
-        RunSpec(d_sae=256, activation=activation, sparsity=sparsity, tokens=65_536, batch=512, context=128, lr=2e-3)
-    )
 
 
 def numbers(metrics: dict[str, Any]) -> dict[str, float]:
