@@ -59,7 +59,7 @@ def told(found: Found) -> str:
     Args:
         found: `aligned.report.scorecard.findings`, by model.
     """
-    return "\n\n".join((in_brief(found), of_the_start(found), in_numbers(found), in_words(found)))
+    return "\n\n".join((in_brief(found), in_numbers(found), of_the_start(found), in_words(found)))
 
 
 def in_brief(found: Found) -> str:
@@ -172,7 +172,8 @@ def of_the_start(models: Iterable[str]) -> str:
     said = [f"What alignment does to ReLU SAEs {what} (on {', '.join(on)})." for what, on in found.items() if on]
     if rows:
         said.append(
-            "The claims are judged on ReLU SAEs with the small start of the paper's stack: encoder rows of norm 0.1."
+            "The claims are judged on ReLU SAEs with the small start of the paper's stack: encoder rows of norm 0.1. "
+            "The numbers below are of the sparsities that were trained from both starts."
         )
         rows = [
             "\n\n| aligned minus standard ReLU SAEs [95 % interval] | small start | rows of norm 1 |\n|---|---|---|",
