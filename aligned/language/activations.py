@@ -191,7 +191,7 @@ def collect(
     place: Path | None = None,
     spare: int = 0,
 ) -> Pool | Stream:
-    """The pool of this model, layer and text: made now, or found where it was made before.
+    """The pool of this model, layer, text and precision: made now, or found where it was made before.
 
     Args:
         model: the language model.
@@ -220,10 +220,17 @@ def collect(
     }
     if source in (text.INSTALLED, text.ENGLISH):  # other packages, another pool
         name["documents"] = text.fingerprint(text.installed_python(split))
-    digest = hashlib.sha256(json.dumps(name, sort_keys=True).encode()).hexdigest()[:12]
-    folder = place / f"{Path(model.name).name}-layer{layer}-{digest}"
-    if _whole(folder, name):
-        return Pool(folder)
+
+    def folder_of(facts: dict[str, Any]) -> Path:
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+        return place / f"{Path(model.name).name}-layer{layer}-{digest}"
+
+    without = folder_of(name)  # of bf16; older pools in float32 have such names too
+    name["precision"] = precision(model.device)
+    folder = without if name["precision"] == "bf16" else folder_of(name)
+    for there in (folder, without):
+        if _whole(there, name):
+            return Pool(there)
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -235,7 +242,10 @@ def collect(
             return Pool(folder)
         if folder.exists():
             aside = files.set_aside(folder, place / "damaged")
-            warnings.warn(f"{folder} is not as it was written. It is set aside as {aside} and made again", stacklevel=2)
+            warnings.warn(
+                f"{folder} is not as it was written in {name['precision']}. It is set aside as {aside} and made again",
+                stacklevel=2,
+            )
         return _collect(model, layer, source, tokens, context, split, folder, name, spare)
 
 
@@ -267,7 +277,8 @@ def _whole(folder: Path, name: Mapping[str, Any] = MappingProxyType({})) -> bool
         there = file.stat()
         if not {"scale", "mean", "hook", "model_fingerprint", "text_fingerprint"} <= set(facts):
             return False
-        if there.st_size != 2 * n * d_in or any(facts.get(key) != value for key, value in name.items()):
+        said = {"precision": "bf16", **facts}  # the only one there was before pools said which
+        if there.st_size != 2 * n * d_in or any(said.get(key) != value for key, value in name.items()):
             return False
         if facts.get("facts_crc32", _sum(facts)) != _sum(facts):
             return False
@@ -325,7 +336,6 @@ def _write_pool(
     beside = _half(folder)
     size = 2 * n * model.d_in
     facts = {**name, "text_fingerprint": _fingerprint(blocks), "shape": [n, model.d_in]}
-    facts["precision"] = precision(model.device)
     try:
         done = _made_so_far(beside, facts)
         with (beside / "activations.bf16").open("r+b") as file:

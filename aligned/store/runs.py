@@ -37,6 +37,7 @@ from aligned.formats import load_saelens, save_saelens
 from aligned.language import contents, text
 from aligned.language.activations import Activations, Centred, Pool, Raw, Stream, asked_of, collect
 from aligned.language.model import LanguageModel
+from aligned.precision import precision
 from aligned.provenance import provenance
 from aligned.sae import SAE, check_memory
 from aligned.spec import RunSpec
@@ -368,7 +369,8 @@ def activations(model: str, layer: int, source: str, tokens: int, context: int, 
     Args:
         spare: bytes of the disk that a new pool leaves.
     """
-    key = (str(store()), model, layer, source, tokens, context, contents.of_model(model), contents.of_text(source))
+    asked = (str(store()), precision(), model, layer, source, tokens, context)
+    key = (*asked, contents.of_model(model), contents.of_text(source))
     if key not in _kept:
         _kept.clear()
         _kept[key] = collect(language_model(model), layer, source, tokens, context, spare=spare)

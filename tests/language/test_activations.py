@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,30 @@ def test_a_pool_is_found_again(
     monkeypatch.setattr(activations, "_residuals", None)  # a second pass over the model would fail
     again = collect(model, 2, text.INSTALLED, 500, 128, "held_out", tmp_path)
     assert torch.equal(made.rows, again.rows)  # type: ignore[union-attr]
+
+
+def test_each_precision_has_a_pool_of_its_own(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(asked: str) -> Pool:
+        monkeypatch.setenv("ALIGNED_PRECISION", asked)
+        found = collect(model, 2, text.INSTALLED, 500, 128, "held_out", tmp_path)
+        assert isinstance(found, Pool)
+        assert found.facts["precision"] == asked
+        return found
+
+    half, whole = made("bf16"), made("float32")
+    assert not torch.equal(half.rows, whole.rows)
+    assert made("bf16").folder == half.folder
+    facts = json.loads((half.folder / "pool.json").read_text())
+    del facts["precision"], facts["facts_crc32"]  # as the first pools were, all of them in bf16
+    (half.folder / "pool.json").write_text(json.dumps(facts))
+    monkeypatch.setattr(activations, "_residuals", None)  # a second pass over the model would fail
+    monkeypatch.setenv("ALIGNED_PRECISION", "bf16")
+    assert torch.equal(collect(model, 2, text.INSTALLED, 500, 128, "held_out", tmp_path).rows, half.rows)
+    shutil.rmtree(half.folder)
+    whole.folder.rename(half.folder)  # as those in float32 were once, whose names did not say so
+    assert made("float32").folder == half.folder
 
 
 def test_a_text_that_was_changed_has_another_pool(model: LanguageModel, tmp_path: Path) -> None:
@@ -256,7 +281,7 @@ def test_a_pool_whose_file_was_cut_is_set_aside_and_made_again(model: LanguageMo
     assert isinstance(made, Pool)
     rows = made.rows.clone()
     os.truncate(made.folder / "activations.bf16", 1000)
-    with pytest.warns(UserWarning, match="is not as it was written. It is set aside as .*damaged"):
+    with pytest.warns(UserWarning, match="is not as it was written in .*. It is set aside as .*damaged"):
         again = collect(model, 2, text.INSTALLED, 500, 128, "held_out", tmp_path)
     assert torch.equal(again.rows, rows)  # type: ignore[union-attr]
     assert len(list((tmp_path / "damaged").iterdir())) == 1
