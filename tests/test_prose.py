@@ -10,6 +10,7 @@ import pytest
 
 from aligned.cli import aligned, main
 from tests.drawn import COMMAND, prose
+from tests.folders import make
 
 ROOT = Path(__file__).parents[1]
 PROSE = [*ROOT.glob("*.md"), *ROOT.glob("book/*.md"), *ROOT.glob("notebooks/*.ipynb")]
@@ -32,9 +33,12 @@ def test_the_prose_has_commands() -> None:
 
 @pytest.mark.parametrize("line", RERUN)
 def test_a_rerun_that_is_suggested_has_pages_parameters_and_values(
-    line: str, capsys: pytest.CaptureFixture[str]
+    line: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With `-o` it would run; without, every value is checked and what it would train is listed."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if "~/models/mine" in line:
+        make("gpt2", tmp_path / "models" / "mine")
     arguments = shlex.split(line)
     if "-o" in arguments:
         at = arguments.index("-o")
