@@ -449,8 +449,8 @@ def leaves_few_dead(records: pd.DataFrame, constraint: str = "projected") -> Fin
     one case. More features are alive than in standard SAEs at equal L0; the smallest difference of interest is 1 % of
     the features. And the aligned SAEs' share of dead features, averaged over sparsities for each seed, is near zero:
     this is shown if the whole interval (made for shares near 0) is at or below 1 %, and excluded if the whole interval
-    is above 1 %. An activation whose standard SAEs have 1 % dead features or less shows nothing and is left out; if
-    none is left, the claim is not testable here.
+    is above 1 %. Where even the standard SAEs have at most 1 % dead features there is nothing to improve, so this
+    activation is left out. If none is left, the claim is not testable here.
     """
     _checked(records, [], ["alive", "constraint", "seed"])
     _checked(records[records.constraint.isin(("none", constraint))], ["alive"])
@@ -636,10 +636,10 @@ def _alive(*columns: Sequence[float]) -> list[Float[np.ndarray, " alive"]]:
 def tying_costs(records: pd.DataFrame, constraint: str = "projected") -> Finding:
     """C9: tying the weights also removes dead features, but costs reconstruction.
 
-    The claim says two things at equal L0, each a case: the tied SAEs have a larger share of alive features than the
-    standard ones (the smallest difference of interest is 1 % of the features), and recover less cross-entropy than the
-    aligned ones (shown if the interval of tied minus aligned lies below 0 and its lower end is at or below -0.005;
-    excluded if the interval rules out a loss of 0.005). The effect of the finding is the second difference.
+    The claim says two things at equal L0, each a case. First, tied SAEs have a larger share of alive features than
+    standard ones; the smallest difference of interest is 1 % of the features. Second, they recover less cross-entropy
+    than aligned ones. This is shown if the interval of tied minus aligned lies below 0 and its lower end is at or below
+    -0.005, and excluded if the interval rules out a loss of 0.005.
     """
     arms = (constraint, "tied")
     found = _differences(records, "ce_recovered", arms)
