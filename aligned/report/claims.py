@@ -684,8 +684,7 @@ def no_added_compute(costs: pd.DataFrame) -> Finding:
     exactly 0, so up to 3 % of a step count as no cost; this limit was set after a first measurement had been seen. Each
     activation and shape is a case, only of shapes whose steps are so long that starting single operations is not most
     of the time (d_sae of 16384 or more: M, L and XL): shown where the interval ends at 3 % or below, excluded where it
-    lies above. The effect of the finding is the largest cost. Where none of these shapes was measured, it is not
-    testable here.
+    lies above. Where none of these shapes was measured, it is not testable here.
     """
     _checked(costs, ["cost", "low", "high"], ["shape", "activation", "pairs"])
     large = costs[costs["shape"] != "S"]

@@ -7,11 +7,13 @@ claim says is shown there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
+from aligned.evals.intervals import Interval
 from aligned.report import claims
 from aligned.report.published import ARMS
 from aligned.report.results import NothingPublished, of_parts
-from aligned.report.rules import Finding, Outcome
+from aligned.report.rules import Finding, Least, Outcome
 
 Found = Mapping[str, Mapping[str, Finding]]  # by language model and claim
 
@@ -19,18 +21,22 @@ Found = Mapping[str, Mapping[str, Finding]]  # by language model and claim
 SAYS = (
     ("C1", "", "standard SAEs have features of two kinds, with high and with low alignment scores"),
     ("C4", "more alive", "aligned SAEs keep more features alive"),
-    ("C4", "few dead", "hardly a feature of an aligned SAE is dead"),
-    ("C2", "", "aligned ReLU SAEs recover more cross-entropy"),
+    ("C4", "few dead", "at most 1 % of an aligned SAE's features are dead"),
+    ("C2", "", "aligned ReLU SAEs, from the small start, recover more cross-entropy"),
     ("C3", "", "aligned TopK and BatchTopK SAEs recover more cross-entropy where k is large"),
     ("C12", "", "aligned SAEs recover more cross-entropy at every width"),
-    ("C11", "", "alignment does no harm in SAEs of other kinds than ReLU, with their hyperparameters as they are"),
+    (
+        "C11",
+        "",
+        "in SAEs of other kinds than ReLU, alignment costs less than 0.005 in CE recovered, with no new settings",
+    ),
     ("C5", "", "another seed finds more of the aligned features again"),
     ("C6", "", "aligned SAEs are better at removing spurious correlations"),
     ("C7", "", "features that another seed finds again have higher scores"),
     ("C8", "", "features that detect a concept have higher scores"),
     ("C9", "more alive", "tied weights keep more features of ReLU SAEs alive than standard training"),
     ("C9", "less recovered", "ReLU SAEs with tied weights reconstruct worse than aligned ones"),
-    ("C10", "", "alignment takes no time"),
+    ("C10", "", f"alignment costs at most {claims.COST.size:.0%} of a step's time"),
 )
 NUMBERS = {  # of each row, the claim and the case whose effect is aligned minus standard
     "CE recovered, ReLU": ("C2", ""),
@@ -42,10 +48,21 @@ NUMBERS = {  # of each row, the claim and the case whose effect is aligned minus
     "SCR, ReLU": ("C6", "relu"),
     "SCR, TopK": ("C6", "topk"),
 }
-BRIEF = {  # of each row of NUMBERS, without the kind of SAE: what is said if it is more, less, or alike
-    "CE recovered": ("recover more cross-entropy", "recover less cross-entropy", "recover as much cross-entropy"),
-    "share of alive features": ("keep more features alive", "keep fewer features alive", "keep as many features alive"),
+BRIEF = {  # of each row of NUMBERS, without the kind of SAE: what is of interest; said if it is more, less, or as much
+    "CE recovered": (
+        claims.RECOVERED,
+        "recover more cross-entropy",
+        "recover less cross-entropy",
+        "recover as much cross-entropy",
+    ),
+    "share of alive features": (
+        claims.ALIVE,
+        "keep more features alive",
+        "keep fewer features alive",
+        "keep as many features alive",
+    ),
     "stability over seeds (PW-MCC)": (
+        claims.STABILITY,
         "are more alike between seeds",
         "are less alike between seeds",
         "are as much alike between seeds",
@@ -63,43 +80,52 @@ def told(found: Found) -> str:
 
 
 def in_brief(found: Found) -> str:
-    """Two sentences, in a list in Markdown: what alignment does to ReLU SAEs and to TopK SAEs.
+    """What alignment does to ReLU SAEs, from the paper's start and from another one, and to TopK SAEs: a list in
+    Markdown.
 
-    A model counts as *more* or *less* if the 95 % interval lies above or below 0, and as *as much* if all of it is
-    smaller than the smallest effect of interest. Else it is open.
+    A model counts as *as much* if all of the 95 % interval is smaller than the smallest effect of interest; else as
+    *more* or *less* if the interval lies above or below 0; else it is open.
 
     Args:
         found: `aligned.report.scorecard.findings`, by model.
     """
+    effects = {
+        row: {model: outcome.effect for model, of in found.items() if (outcome := _outcome(of[name], case))}
+        for row, (name, case) in NUMBERS.items()
+    }
+    unit = [of for of in map(starts, found) if not isinstance(of, str)]
+    for measure in BRIEF:
+        if any(measure in of.unit for of in unit):
+            effects[f"{measure}, unit"] = {of.model: of.unit[measure] for of in unit}
     lines = []
-    for kind in ("ReLU", "TopK"):
-        said = [_counted(found, f"{measure}, {kind}", of) for measure, of in BRIEF.items()]
-        *most, last = list(filter(None, said)) or ["have not been compared yet"]
+    for kind, who in (
+        ("ReLU", "**Aligned ReLU SAEs, from the paper's small start**, compared with standard ones at equal L0,"),
+        ("unit", "**Aligned ReLU SAEs, from rows of norm 1**,"),
+        ("TopK", "**Aligned TopK SAEs**"),
+    ):
+        said = [_counted(of, *BRIEF[m]) for m in BRIEF if (of := effects.get(f"{m}, {kind}"))]
+        *most, last = said or ["have not been compared yet"]
         both = f"{', '.join(most)}, and {last}" if most else last
-        lines.append(f"- **Aligned {kind} SAEs**, compared with standard ones at equal L0, {both}.")
+        lines.append(f"- {who} {both}.")
     return "\n".join(lines)
 
 
-def _counted(found: Found, row: str, says: tuple[str, str, str]) -> str:
-    """What most models show, on how many, and what the others do; nothing, where no model has it."""
-    name, case = NUMBERS[row]
+def _counted(effects: Mapping[str, Interval], least: Least, more: str, less: str, alike: str) -> str:
+    """What most models show, on how many, and what the others do."""
     of: dict[str, list[str]] = {}
-    for model, findings in found.items():
-        if outcome := _outcome(findings[name], case):
-            low, high, least = outcome.effect.low, outcome.effect.high, outcome.least.size
-            way = says[2] if -least < low and high < least else says[0] if low > 0 else says[1] if high < 0 else "open"
-            of.setdefault(way, []).append(model)
-    if not of:
-        return ""
-    total = sum(map(len, of.values()))
+    for model, effect in effects.items():
+        within = -least.size < effect.low and effect.high < least.size
+        of.setdefault(alike if within else more if effect.low > 0 else less if effect.high < 0 else "open", []).append(
+            model
+        )
     lead = max(of, key=lambda way: (way != "open", len(of[way])))
     rest = [
         f"{'this is open' if way == 'open' else f'they {way}'} on {', '.join(on)}"
         for way, on in of.items()
         if way != lead
     ]
-    start = f"are not shown to {says[0]} or less" if lead == "open" else lead
-    return f"{start} ({'; '.join([f'on {len(of[lead])} of {total} models', *rest])})"
+    start = f"are not shown to {more} or less" if lead == "open" else lead
+    return f"{start} ({'; '.join([f'on {len(of[lead])} of {len(effects)} models', *rest])})"
 
 
 def in_words(found: Found) -> str:
@@ -123,9 +149,10 @@ def in_words(found: Found) -> str:
         lines.append(f"- **Not tested yet:** {'; '.join(untested)}.")
     models = f"{len(found)} language model{'s' * (len(found) > 1)}"
     return (
-        "**Claim by claim.** The claims were judged in several cases: kinds of SAE, or widths, on "
-        f"{models}. The numbers say in how many cases a claim is shown, in how many the opposite is, in how many only "
-        "an effect of interest is excluded, and how many the data leave open.\n\n" + "\n".join(lines)
+        f"**Claim by claim.** Each claim was judged in one case or several: kinds of SAE, or widths, on {models}; for "
+        "C10, sizes of an SAE on one machine. In brackets: in how many cases the claim is shown, in how many its "
+        "opposite is shown, in how many only an effect of interest is ruled out, and how many the data leave open.\n\n"
+        + "\n".join(lines)
     )
 
 
@@ -135,51 +162,73 @@ def in_numbers(found: Found) -> str:
         f"| {title} | {' | '.join(_effect(of[name], case) for of in found.values())} |"
         for title, (name, case) in NUMBERS.items()
     ]
+    sizes = ", ".join(str(least) for least, *_ in BRIEF.values())
     key = (
-        "The words above follow from this table: *more* or *less* where the interval lies above or below 0, *as much* "
-        "where all of it is smaller than the smallest effect of interest, *open* elsewhere.\n"
+        f"The words above follow from the 95 % intervals: *as much* where all of an interval is smaller than {sizes} "
+        "(the smallest effects of interest); else *more* or *less* where it lies above or below 0; else *open*. A "
+        "claim of several cases is judged by wider intervals, so a case can be open below.\n"
     )
     head = f"| aligned minus standard [95 % interval] | {' | '.join(found)} |"
     return "\n".join([key, head, f"|---|{'---|' * len(found)}", *rows])
 
 
+@dataclass(frozen=True)
+class Starts:
+    """Aligned minus standard ReLU SAEs of a model, by measure, from both starts, at the sparsities that both have."""
+
+    model: str
+    small: dict[str, Interval]
+    unit: dict[str, Interval]
+    standard_alive: float  # the share of alive features of standard SAEs from rows of norm 1
+    by_rule: str  # C2's verdict on SAEs from rows of norm 1
+
+    @property
+    def matters(self) -> bool:
+        """Whether the two intervals of CE recovered have nothing in common."""
+        small, unit = self.small["CE recovered"], self.unit["CE recovered"]
+        return small.low > unit.high or unit.low > small.high
+
+
+def starts(model: str) -> Starts | str:
+    """What the published records say of both starts; or why they say nothing."""
+    try:
+        small, unit = of_parts(model, "controls"), of_parts(model, "unit")
+        small = small[small.sparsity.isin(unit.sparsity) & (small.activation == "relu")]
+        columns = {"CE recovered": "ce_recovered", "share of alive features": "alive"}
+        of_small, of_unit = (
+            {name: claims.difference(records, column, ARMS) for name, column in columns.items()}
+            for records in (small, unit)
+        )
+    except NothingPublished:
+        return f"Of {model} no SAEs with another start are published yet."
+    except ValueError as error:
+        return f"On {model} this can't be said yet: {error}."
+    alive = float(unit[unit.constraint == "none"].alive.mean())
+    return Starts(model, of_small, of_unit, alive, claims.recovers_more(unit).verdict)
+
+
 def of_the_start(models: Iterable[str]) -> str:
     """Whether what alignment does to ReLU SAEs depends on the norm of the rows from which they start, in Markdown."""
-    depends: list[str] = []
-    alike: list[str] = []
-    unknown: list[str] = []
-    rows: list[str] = []
-    for model in models:
-        try:
-            small, unit = of_parts(model, "controls"), of_parts(model, "unit")
-            small = small[small.sparsity.isin(unit.sparsity) & (small.activation == "relu")]
-            gains, alive = (
-                [claims.difference(records, metric, ARMS) for records in (small, unit)]
-                for metric in ("ce_recovered", "alive")
-            )
-        except NothingPublished:
-            unknown.append(f"Of {model} no SAEs with another start are published yet.")
-            continue
-        except ValueError as error:
-            unknown.append(f"On {model} this can't be said yet: {error}.")
-            continue
-        (depends if gains[0].low > gains[1].high or gains[1].low > gains[0].high else alike).append(model)
-        rows += [
-            f"| CE recovered, {model} | {gains[0]} | {gains[1]} |",
-            f"| alive, {model} | {alive[0]} | {alive[1]} |",
-        ]
-    found = {"**depends on their start**": depends, "is not shown to depend on their start": alike}
+    of = [starts(model) for model in models]
+    known, unknown = [o for o in of if isinstance(o, Starts)], [o for o in of if isinstance(o, str)]
+    found = {
+        "**depends on their start**": [o.model for o in known if o.matters],
+        "is not shown to depend on their start": [o.model for o in known if not o.matters],
+    }
     said = [f"What alignment does to ReLU SAEs {what} (on {', '.join(on)})." for what, on in found.items() if on]
-    if rows:
-        said.append(
-            "The claims are judged on ReLU SAEs with the small start of the paper's stack: encoder rows of norm 0.1. "
-            "The numbers below are of the sparsities that were trained from both starts."
-        )
-        rows = [
-            "\n\n| aligned minus standard ReLU SAEs [95 % interval] | small start | rows of norm 1 |\n|---|---|---|",
-            *rows,
-        ]
-    return " ".join([*said, *unknown]) + "\n".join(rows)
+    if not known:
+        return " ".join(unknown)
+    alive = ", ".join(f"{o.standard_alive:.1%} on {o.model}" for o in known)
+    verdict = ", ".join(f"*{o.by_rule}* on {o.model}" for o in known)
+    said.append(
+        "The claims are judged on ReLU SAEs with the small start of the paper's stack: encoder rows of norm 0.1. From "
+        f"rows of norm 1, standard SAEs keep this share of their features alive: {alive}; what is alive can't be "
+        f"revived. The rule of C2 (more cross-entropy), applied to these SAEs, says: {verdict}."
+    )
+    said += [*unknown, "The numbers are of the sparsities that were trained from both starts:"]
+    rows = [f"| {measure}, {o.model} | {o.small[measure]} | {o.unit[measure]} |" for o in known for measure in o.small]
+    head = "| aligned minus standard ReLU SAEs [95 % interval] | small start | rows of norm 1 |\n|---|---|---|"
+    return f"{' '.join(said)}\n\n" + "\n".join([head, *rows])
 
 
 def _effect(finding: Finding, case: str) -> str:

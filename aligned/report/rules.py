@@ -233,10 +233,11 @@ class Finding:
 
     @property
     def short(self) -> str:
-        """The verdict, and where the cases do not agree or one goes the other way round, what became of each."""
+        """The verdict; and where the cases do not agree, one goes the other way round, or some are not published yet,
+        what became of each."""
         words = {"shown": "shown", "excluded": "excluded", "reversed": "the other way round", "open": "open"}
         there = {words[state]: cases for state, cases in self._cases.items()}
-        if len(there) == 1 and words["reversed"] not in there:
+        if len(there) == 1 and words["reversed"] not in there and not self.so_far:
             return self.verdict
         names = {word: ", ".join(case.replace(", ", " ") for case in cases) for word, cases in there.items()}
         each = "; ".join(f"{word}: {of}" if of else word for word, of in names.items())

@@ -292,6 +292,12 @@ def _told(finding: Finding) -> str:
     return f"{finding.short}; {finding.so_far}" if finding.so_far and not finding.reason else finding.short
 
 
+NOT_EVERY = (
+    "A claim that speaks of every case does not hold as it stands where one case is excluded or goes the other way "
+    "round, whatever its verdict."
+)
+
+
 def by_model(found: dict[str, dict[str, Finding]]) -> str:
     """As HTML: each claim with its verdicts, a column a language model.
 
@@ -304,7 +310,7 @@ def by_model(found: dict[str, dict[str, Finding]]) -> str:
         + "</tr>"
         for name, claim in CLAIMS.items()
     ]
-    return _html(("claim", "the paper, in our words", *found), rows)
+    return f"{_html(('claim', 'the paper, in our words', *found), rows)}<p>{NOT_EVERY}</p>"
 
 
 def _case(of: Outcome) -> str:
@@ -437,7 +443,7 @@ def in_readme(readme: str) -> str:
         [f"| | the paper, in our words | {' | '.join(found)} |", "|---|---|" + "---|" * len(found), *rows]
     )
     settings = "\n".join(f"- {setting(model)}" for model in found)
-    return f"{before}{mark}{in_short.told(found)}\n\n{table}\n\n{settings}\n{end}{after}"
+    return f"{before}{mark}{in_short.told(found)}\n\n{table}\n\n{NOT_EVERY}\n\n{settings}\n{end}{after}"
 
 
 def check_checkout(train: bool) -> None:

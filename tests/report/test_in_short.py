@@ -25,7 +25,10 @@ def test_every_statement_stands_once_and_where_its_cases_put_it() -> None:
     }
     lead, some, none, every, untested = in_short.in_words({"one": one, "two": two}).replace("\n\n", "\n").splitlines()
     assert "2 language models" in lead
-    assert every == "- **Shown in every case:** aligned ReLU SAEs recover more cross-entropy (C2: 1 of 1)."
+    assert (
+        every
+        == "- **Shown in every case:** aligned ReLU SAEs, from the small start, recover more cross-entropy (C2: 1 of 1)."
+    )
     assert some == "- **Shown in some cases:** aligned SAEs keep more features alive (C4: 1 of 2, open in 1)."
     assert re.findall(r"\(.*?\)", none) == ["(C4: 0 of 2, the opposite in 1, excluded in 1)"]
     assert {f"C{i}" for i in range(1, 13)} - {"C2", "C4"} == set(re.findall(r"C\d+", untested))
@@ -40,7 +43,11 @@ def test_every_case_of_the_published_records_has_its_statement() -> None:
                 assert sum(outcome.name.endswith(ending) for ending in endings) == 1
 
 
-def test_the_two_sentences_say_what_most_models_show_and_name_the_others() -> None:
+def test_the_sentences_say_what_most_models_show_and_name_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    alike = Interval(0, -0.001, 0.001, 3)
+    of_unit = {"CE recovered": Interval(0.02, 0.01, 0.03, 3), "share of alive features": alike}
+    both = {"up": in_short.Starts("up", of_unit, of_unit, 1.0, "holds")}
+    monkeypatch.setattr(in_short, "starts", lambda model: both.get(model, "not published"))
     of = {
         name: Finding(
             "undecided", outcomes=(replace(GAIN, name="relu, more alive", effect=Interval(mean, low, high, 3)),)
@@ -53,11 +60,16 @@ def test_the_two_sentences_say_what_most_models_show_and_name_the_others() -> No
             ("open", 0.1, -0.05, 0.25),
         )
     }
-    relu, topk = in_short.in_brief({name: UNTESTED | {"C4": finding} for name, finding in of.items()}).splitlines()
+    relu, unit, topk = in_short.in_brief(
+        {name: UNTESTED | {"C4": finding} for name, finding in of.items()}
+    ).splitlines()
     assert "keep more features alive (on 2 of 5 models; " in relu
     assert "they keep fewer features alive on down" in relu
     assert "they keep as many features alive on alike" in relu
     assert "this is open on open" in relu
+    assert unit.endswith(
+        "recover more cross-entropy (on 1 of 1 models), and keep as many features alive (on 1 of 1 models)."
+    )
     assert "not been compared" in topk
 
 
