@@ -376,10 +376,11 @@ def bimodal(scores: pd.DataFrame) -> Finding:
 
     Each architecture is a case. The effect is the share of features in a low mode (`aligned.report.low_mode`: those
     below a clear valley of the histogram of scores; 0 where there is one mode alone), averaged over sparsities for each
-    seed, with an interval made for shares near 0; the smallest effect of interest is 1 % of the features. Beside it
-    stand the share of features with a score under 1/2, and the share of SAEs for which Hartigan's dip test rejects one
-    peak at 5 %, with Wilson's interval. The verdict rests on neither: where all scores are low there is no second mode,
-    and what the test can see depends on the width.
+    seed, with an interval made for shares near 0; the smallest effect of interest is 1 % of the features. As it is a
+    mean, one sparsity alone may bring it about: the page lists the sparsities that have a low mode. Beside it stand the
+    share of features with a score under 1/2, and the share of SAEs for which Hartigan's dip test rejects one peak at
+    5 %, with Wilson's interval. The verdict rests on neither: where all scores are low there is no second mode, and
+    what the test can see depends on the width.
 
     Args:
         scores: `aligned.records(..., measure="scores")`.
@@ -541,9 +542,9 @@ def correlates(features: pd.DataFrame, metric: str, paper: float) -> Finding:
     """C7 and C8: a feature's MCS, or its concept score, correlates with its alignment score.
 
     Each activation is a case. The effect is Pearson's r over the alive features of a standard SAE; the smallest of
-    interest is half of the paper's r. The interval is over seeds, by Fisher's z (a jackknife where an SAE was compared
-    with another seed's). Beside it stands the partial r given how often features fire (`partial`); the verdict does not
-    rest on it.
+    interest is half of the paper's r, so a case may be shown although the paper's r lies outside the interval: the page
+    says where. The interval is over seeds, by Fisher's z (a jackknife where an SAE was compared with another seed's).
+    Beside it stands the partial r given how often features fire (`partial`); the verdict does not rest on it.
 
     Args:
         features: `aligned.records(..., measure="features")`, one row a standard SAE.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aligned.checks import said
 from aligned.methods import METHODS
-from aligned.report.results import RESULTS, published
+from aligned.report.results import RESULTS, precision, published
 from aligned.spec import RunSpec, kinds, variants
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def taken() -> pd.DataFrame:
             "activation": spec.activation,
             "width": spec.d_sae,
             "M tokens": round(spec.tokens / 1e6),
-            "precision": made["provenance"].get("precision", "bf16"),  # the only one before records said which
+            "precision": precision(made["provenance"]),
             "seconds": made["provenance"]["seconds"],
         }
         for spec, made in published().items()

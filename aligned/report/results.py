@@ -327,6 +327,24 @@ def setting(*tables: pd.DataFrame) -> str:
     return f"*Shown: {shown(made)}{measured}.{_so_far(tables)}*"
 
 
+def precision(made: dict[str, Any]) -> str:
+    """The format of numbers in which a published SAE was trained, by its provenance: bf16 or float32."""
+    return str(made.get("precision", "bf16"))  # the only one before records said which
+
+
+def precisions(specs: Iterable[RunSpec]) -> str:
+    """In which precision the published ones of some SAEs were trained, and at which sparsities if there are several:
+    `bf16`, or `float32 (k = 16), bf16 (k = 64)`; a dash where none is published."""
+    known = published()
+    of: dict[str, dict[str, None]] = {}
+    for spec in sorted(set(specs) & set(known), key=lambda spec: spec.sparsity):
+        at = f"{'k' if spec.method.counts else 'λ'} = {spec.sparsity:g}"
+        of.setdefault(precision(known[spec]["provenance"]), {})[at] = None
+    if len(of) < 2:
+        return next(iter(of), "-")
+    return ", ".join(f"{name} ({', '.join(at)})" for name, at in of.items())
+
+
 def error_of_text(*tables: pd.DataFrame) -> str:
     """How much a difference between arms in CE recovered varies by chance with the choice of the evaluation text,
     compared with its spread between seeds (`benchmarks/held_out.py`): a sentence for each language model.

@@ -368,7 +368,10 @@ def forest(ax: Axes, found: dict[str, Finding], rows: list[tuple[str, str]] | No
             ax.plot(mean, height, "o", color=colour)
         if outcome is finding.outcomes[0]:  # once a claim, under a line
             where = ax.get_yaxis_transform()
-            ax.text(1.03, height, finding.verdict, va="center", weight="bold", fontsize=9, transform=where)
+            beyond = (8, 0)  # points: the arrows end before that, however narrow the panel is
+            ax.annotate(
+                finding.verdict, (1, height), beyond, where, "offset points", va="center", weight="bold", fontsize=9
+            )
     for height, (name, _) in enumerate(rows):
         if height and name != rows[height - 1][0]:  # a line between claims
             ax.axhline(height - 0.5, color="0.85", linewidth=0.8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -252,3 +252,23 @@ def test_the_error_of_the_text_is_told_of_the_models_that_a_page_shows(
     assert "On large" in results.error_of_text()
     assert "On small" in results.error_of_text()
     assert results.error_of_text(small.assign(activation="topk")) == ""
+
+
+def test_the_precision_of_training_is_told_by_sparsity_where_it_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    specs = [replace(SMALL, activation="topk", sparsity=k, seed=seed) for k in (4.0, 8.0) for seed in (0, 1)]
+
+    def publish(*precisions: str) -> None:
+        made = [{"spec": asdict(s), "metrics": {}, "provenance": {"precision": p}} for s, p in zip(specs, precisions)]
+        (tmp_path / "some.jsonl").write_text("\n".join(map(json.dumps, made)))
+
+    assert results.precisions(specs) == "-"
+    publish("bf16", "bf16", "bf16", "bf16")
+    assert results.precisions(specs) == "bf16"
+    publish("float32", "float32", "bf16", "bf16")
+    assert results.precisions(specs) == "float32 (k = 4), bf16 (k = 8)"
+    publish("float32", "float32", "float32", "bf16")
+    assert results.precisions(specs) == "float32 (k = 4, k = 8), bf16 (k = 8)"
+    assert results.precisions(specs[:2]) == "float32"
