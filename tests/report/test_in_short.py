@@ -25,10 +25,8 @@ def test_every_statement_stands_once_and_where_its_cases_put_it() -> None:
     }
     lead, some, none, every, untested = in_short.in_words({"one": one, "two": two}).replace("\n\n", "\n").splitlines()
     assert "2 language models" in lead
-    assert (
-        every
-        == "- **Shown in every case:** aligned ReLU SAEs, from the small start, recover more cross-entropy (C2: 1 of 1)."
-    )
+    said = "aligned ReLU SAEs, from the small start, recover more cross-entropy (C2: 1 of 1)"
+    assert every == f"- **Shown in every case:** {said}."
     assert some == "- **Shown in some cases:** aligned SAEs keep more features alive (C4: 1 of 2, open in 1)."
     assert re.findall(r"\(.*?\)", none) == ["(C4: 0 of 2, the opposite in 1, excluded in 1)"]
     assert {f"C{i}" for i in range(1, 13)} - {"C2", "C4"} == set(re.findall(r"C\d+", untested))
