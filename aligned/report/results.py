@@ -369,8 +369,8 @@ def error_of_text(*tables: pd.DataFrame) -> str:
         narrow = max(ratios) > 0.2
         much = " The intervals are over seeds and do not include this error, so they are too narrow." if narrow else ""
         sentences.append(
-            f"On {model}, with {of[0]['tokens']:,} tokens of held-out text, the choice of this text adds a standard error "
-            f"to the difference between the arms in CE recovered: {each} the spread between seeds.{much}"
+            f"On {model}, with {of[0]['tokens']:,} tokens of held-out text, the choice of this text adds a standard "
+            f"error to the difference between the arms in CE recovered: {each} the spread between seeds.{much}"
         )
     return "\n\n".join(sentences)
 
