@@ -31,13 +31,20 @@ SLICES = 8
 
 
 def chosen(plan: Plan, sparsities: list[float]) -> list[RunSpec]:
-    """Standard and aligned SAEs of the plan's grid with these sparsities; without any, those of its features."""
+    """Standard and aligned SAEs of the plan's grid with these sparsities; without any, those of its features.
+
+    Raises:
+        ValueError: a sparsity that the grid does not have, or several of one activation.
+    """
     if not sparsities:
         return plan.parts["features"].specs
     grid = [spec for name in ("topk", "relu") for spec in plan.parts[name].specs]
     if unknown := set(sparsities) - {spec.sparsity for spec in grid}:
         raise ValueError(f"the plan has no sparsity {unknown}; it has {sorted({spec.sparsity for spec in grid})}")
-    return [spec for spec in grid if spec.sparsity in sparsities]
+    specs = [spec for spec in grid if spec.sparsity in sparsities]
+    if len({(spec.activation, spec.sparsity) for spec in specs}) > len({spec.activation for spec in specs}):
+        raise ValueError(f"{sparsities} has several sparsities of one activation: give one of each")
+    return specs
 
 
 def measured(specs: list[RunSpec], tokens: int) -> list[dict[str, Any]]:

@@ -13,10 +13,12 @@ import pytest
 import aligned
 from aligned.cli import main
 from aligned.report import results
+from aligned.report.published import PLANS
 from aligned.report.rerun import NOTEBOOKS, parameters, rerun
 from aligned.spec import RunSpec
 from aligned.store import runs
 from aligned.store.runs import Run
+from benchmarks.held_out import chosen
 from tests.conftest import SMALL
 
 EVAL = 1024
@@ -272,3 +274,13 @@ def test_the_precision_of_training_is_told_by_sparsity_where_it_differs(
     publish("float32", "float32", "float32", "bf16")
     assert results.precisions(specs) == "float32 (k = 4, k = 8), bf16 (k = 8)"
     assert results.precisions(specs[:2]) == "float32"
+
+
+def test_the_error_of_the_text_is_measured_at_one_sparsity_of_each_activation() -> None:
+    plan = PLANS["smollm2-135m"]
+    assert {(s.activation, s.sparsity) for s in chosen(plan, [64, 0.06])} == {("topk", 64), ("relu", 0.06)}
+    assert chosen(plan, []) == plan.parts["features"].specs
+    with pytest.raises(ValueError, match="several sparsities of one activation"):
+        chosen(plan, [16, 64])
+    with pytest.raises(ValueError, match="no sparsity"):
+        chosen(plan, [5])
