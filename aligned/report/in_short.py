@@ -48,40 +48,25 @@ NUMBERS = {  # of each row, the claim and the case whose effect is aligned minus
     "SCR, ReLU": ("C6", "relu"),
     "SCR, TopK": ("C6", "topk"),
 }
-BRIEF = {  # of each row of NUMBERS, without the kind of SAE: what is of interest; said if it is more, less, or as much
-    "CE recovered": (
-        claims.RECOVERED,
-        "recover more cross-entropy",
-        "recover less cross-entropy",
-        "recover as much cross-entropy",
-    ),
-    "share of alive features": (
-        claims.ALIVE,
-        "keep more features alive",
-        "keep fewer features alive",
-        "keep as many features alive",
-    ),
-    "stability over seeds (PW-MCC)": (
-        claims.STABILITY,
-        "are more alike between seeds",
-        "are less alike between seeds",
-        "are as much alike between seeds",
-    ),
+BRIEF = {  # of each row of NUMBERS, without the kind of SAE: what is of interest; what is said; more, less, as much
+    "CE recovered": (claims.RECOVERED, "recover {} cross-entropy", "more", "less", "as much"),
+    "share of alive features": (claims.ALIVE, "keep {} features alive", "more", "fewer", "as many"),
+    "stability over seeds (PW-MCC)": (claims.STABILITY, "are {} alike between seeds", "more", "less", "as much"),
 }
 
 
-def told(found: Found) -> str:
-    """All of it, in Markdown.
+def in_detail(found: Found) -> str:
+    """What stands behind `in_brief`, in Markdown: the numbers, what the start does, and how each claim fared.
 
     Args:
         found: `aligned.report.scorecard.findings`, by model.
     """
-    return "\n\n".join((in_brief(found), in_numbers(found), of_the_start(found), in_words(found)))
+    return "\n\n".join((in_numbers(found), of_the_start(found), in_words(found)))
 
 
 def in_brief(found: Found) -> str:
-    """What alignment does to ReLU SAEs, from the paper's start and from another one, and to TopK SAEs: a list in
-    Markdown.
+    """What alignment does to ReLU SAEs, from the paper's start and from another one, and to TopK SAEs: two sentences,
+    in a list in Markdown.
 
     A model counts as *as much* if all of the 95 % interval is smaller than the smallest effect of interest; else as
     *more* or *less* if the interval lies above or below 0; else it is open.
@@ -96,34 +81,31 @@ def in_brief(found: Found) -> str:
     unit = [of for of in map(starts, found) if not isinstance(of, str)]
     for measure in BRIEF:
         effects[f"{measure}, unit"] = {of.model: of.unit[measure] for of in unit if measure in of.unit}
-    lines = []
-    for kind, who in (
-        ("ReLU", "**Aligned ReLU SAEs, from the paper's small start**, compared with standard ones at equal L0,"),
-        ("unit", "**Aligned ReLU SAEs, from rows of norm 1**,"),
-        ("TopK", "**Aligned TopK SAEs**"),
-    ):
-        said = [_counted(of, *BRIEF[m]) for m in BRIEF if (of := effects.get(f"{m}, {kind}"))]
-        *most, last = said or ["have not been compared yet"]
-        both = f"{', '.join(most)}, and {last}" if most else last
-        lines.append(f"- {who} {both}.")
-    return "\n".join(lines)
+
+    def said(kind: str) -> str:
+        """What is known of one kind of SAE."""
+        *most, last = [_counted(of, *BRIEF[m]) for m in BRIEF if (of := effects.get(f"{m}, {kind}"))] or [
+            "have not been compared yet"
+        ]
+        return f"{', '.join(most)}, and {last}" if most else last
+
+    return (
+        "- **Aligned ReLU SAEs that start as the paper's do, from short encoder rows**, compared with standard ones at "
+        f"equal L0, {said('ReLU')}; those that start from rows of norm 1 {said('unit')}.\n"
+        f"- **Aligned TopK SAEs** {said('TopK')}."
+    )
 
 
-def _counted(effects: Mapping[str, Interval], least: Least, more: str, less: str, alike: str) -> str:
+def _counted(effects: Mapping[str, Interval], least: Least, says: str, more: str, less: str, alike: str) -> str:
     """What most models show, on how many, and what the others do."""
     of: dict[str, list[str]] = {}
     for model, effect in effects.items():
         within = -least.size < effect.low and effect.high < least.size
-        of.setdefault(alike if within else more if effect.low > 0 else less if effect.high < 0 else "open", []).append(
-            model
-        )
+        way = alike if within else more if effect.low > 0 else less if effect.high < 0 else "open"
+        of.setdefault(way, []).append(model)
     lead = max(of, key=lambda way: (way != "open", len(of[way])))
-    rest = [
-        f"{'this is open' if way == 'open' else f'they {way}'} on {', '.join(on)}"
-        for way, on in of.items()
-        if way != lead
-    ]
-    start = f"are not shown to {more} or less" if lead == "open" else lead
+    rest = [f"{way} on {', '.join(on)}" for way, on in of.items() if way != lead]
+    start = f"are not shown to {says.format(f'{more} or {less}')}" if lead == "open" else says.format(lead)
     return f"{start} ({'; '.join([f'on {len(of[lead])} of {len(effects)} models', *rest])})"
 
 
@@ -163,9 +145,10 @@ def in_numbers(found: Found) -> str:
     ]
     sizes = ", ".join(str(least) for least, *_ in BRIEF.values())
     key = (
-        f"The words above follow from the 95 % intervals: *as much* where all of an interval is smaller than {sizes} "
-        "(the smallest effects of interest); else *more* or *less* where it lies above or below 0; else *open*. A "
-        "claim of several cases is judged by wider intervals, so a case can be open below.\n"
+        'In the two sentences that begin with "Aligned", the words follow from 95 % intervals: *as much* where all of '
+        f"an interval is smaller than {sizes} (the smallest effects of interest); else *more* or *less* where it lies "
+        "above or below 0; else *open*. A claim of several cases is judged by wider intervals, so a case can be open "
+        "in the list of claims and not in the sentences.\n"
     )
     head = f"| aligned minus standard [95 % interval] | {' | '.join(found)} |"
     return "\n".join([key, head, f"|---|{'---|' * len(found)}", *rows])

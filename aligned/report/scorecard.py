@@ -423,20 +423,17 @@ def _html(titles: Iterable[str], rows: Iterable[str]) -> str:
     )
 
 
-BEGIN, END = "<!-- verdicts: written by `aligned publish` -->\n", "<!-- end -->"
+BRIEF, BEGIN = (f"<!-- {what}: written by `aligned publish` -->\n" for what in ("in brief", "verdicts"))
+END = "<!-- end -->"
 
 
 def in_readme(readme: str) -> str:
-    """A README's text with the verdicts of the published records between its two marks: what was found in brief, and a
-    table of claims by verdict.
+    """A README's text with what the published records say between its two pairs of marks: what was found in brief; and
+    in detail, with a table of claims by verdict.
 
     Raises:
         ValueError: the marks are not there.
     """
-    before, mark, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not mark or not end:
-        raise ValueError(f"the README holds no {BEGIN.strip()} ... {END}")
     found = {model: findings(model) for model in models()}
     rows = [
         f"| {name} | {claim.statement} | {' | '.join(_told(of[name]) for of in found.values())} |"
@@ -446,7 +443,14 @@ def in_readme(readme: str) -> str:
         [f"| | the paper, in our words | {' | '.join(found)} |", "|---|---|" + "---|" * len(found), *rows]
     )
     settings = "\n".join(f"- {setting(model)}" for model in found)
-    return f"{before}{mark}{in_short.told(found)}\n\n{table}\n\n{NOT_EVERY}\n\n{settings}\n{end}{after}"
+    detail = "\n\n".join((in_short.in_detail(found), table, NOT_EVERY, settings))
+    for begin, text in ((BRIEF, in_short.in_brief(found)), (BEGIN, detail)):
+        before, mark, rest = readme.partition(begin)
+        _, end, after = rest.partition(END)
+        if not mark or not end:
+            raise ValueError(f"the README holds no {begin.strip()} ... {END}")
+        readme = f"{before}{mark}{text}\n{end}{after}"
+    return readme
 
 
 def check_checkout(train: bool) -> None:

@@ -191,6 +191,8 @@ def test_the_first_page_lists_every_claim_with_its_page() -> None:
 def test_the_readme_has_the_verdicts_of_the_published_records() -> None:
     readme = (NOTEBOOKS.parent / "README.md").read_text()
     assert scorecard.in_readme(readme) == readme
-    assert in_short.in_words({model: scorecard.findings(model) for model in scorecard.models()}) in readme
-    with pytest.raises(ValueError, match="the README holds no <!-- verdicts"):
+    found = {model: scorecard.findings(model) for model in scorecard.models()}
+    assert in_short.in_brief(found) in readme
+    assert in_short.in_words(found) in readme
+    with pytest.raises(ValueError, match="the README holds no <!-- in brief"):
         scorecard.in_readme("# Another")
