@@ -37,6 +37,7 @@ class Claim:
     Attributes:
         name: C1 to C12.
         statement: what it says.
+        measures: what its effect is measured in, in a few words, for a picture.
         page: the notebook that shows it.
         table: the published records of a language model that it is judged by.
         rule: takes that table, or one like it, and the constraint of the aligned arm, and returns a finding.
@@ -45,6 +46,7 @@ class Claim:
 
     name: str
     statement: str
+    measures: str
     page: str
     table: Callable[[str], pd.DataFrame]
     rule: Callable[[pd.DataFrame, str], Finding]
@@ -124,6 +126,7 @@ CLAIMS = {
         Claim(
             "C1",
             "Alignment scores of standard SAEs are bimodal, in every architecture.",
+            "two kinds of scores",
             "bimodality",
             lambda model: of_parts(model, "relu", "p_anneal", "topk", "batchtopk", measure="scores"),
             lambda table, _: claims.bimodal(table),
@@ -131,6 +134,7 @@ CLAIMS = {
         Claim(
             "C2",
             "Aligned ReLU SAEs recover more cross-entropy at equal L0.",
+            "CE recovered",
             "recovered_ce",
             lambda model: of_parts(model, "relu"),
             claims.recovers_more,
@@ -139,6 +143,7 @@ CLAIMS = {
         Claim(
             "C3",
             "Aligned TopK and BatchTopK SAEs recover more where k is large.",
+            "CE recovered, large k",
             "recovered_ce",
             lambda model: of_parts(model, "topk", "batchtopk"),
             claims.recovers_more_where_dense,
@@ -147,6 +152,7 @@ CLAIMS = {
         Claim(
             "C4",
             "Aligned training leaves hardly a dead feature, without resampling or an auxiliary loss.",
+            "dead features",
             "dead_features",
             lambda model: of_parts(model, "relu", "p_anneal", "topk", "batchtopk"),
             claims.leaves_few_dead,
@@ -154,6 +160,7 @@ CLAIMS = {
         Claim(
             "C5",
             "Aligned features are more stable across seeds, for ReLU and TopK.",
+            "alike over seeds",
             "stability",
             lambda model: _with_l0(of_parts(model, "relu", "topk", measure="stability"), model),
             claims.more_stable,
@@ -162,6 +169,7 @@ CLAIMS = {
         Claim(
             "C6",
             "Aligned SAEs score higher on SCR.",
+            "SCR",
             "scr",
             lambda model: _with_l0(of_parts(model, "scr", measure="scr"), model),
             claims.separates_better,
@@ -169,6 +177,7 @@ CLAIMS = {
         Claim(
             "C7",
             "A feature's MCS correlates with its alignment score (r of about 0.65).",
+            "MCS with score",
             "feature_quality",
             lambda model: of_parts(model, "features", measure="features"),
             lambda table, _: claims.correlates(table, "mcs", 0.65),
@@ -177,6 +186,7 @@ CLAIMS = {
             "C8",
             "Auto-interpretability (here: a concept score instead) correlates with the alignment score (r of about "
             "0.32).",
+            "concepts with score",
             "feature_quality",
             lambda model: of_parts(model, "features", measure="features"),
             lambda table, _: claims.correlates(table, "f1", 0.32),
@@ -184,6 +194,7 @@ CLAIMS = {
         Claim(
             "C9",
             "Tying the weights also removes dead features, but costs reconstruction (here: of ReLU SAEs).",
+            "tied weights",
             "weight_tying",
             _tied,
             claims.tying_costs,
@@ -192,6 +203,7 @@ CLAIMS = {
         Claim(
             "C10",
             "Alignment adds no compute.",
+            "time",
             "cost",
             _cost,
             lambda table, _: claims.no_added_compute(table),
@@ -199,6 +211,7 @@ CLAIMS = {
         Claim(
             "C11",
             "Alignment works with p-annealing, TopK and BatchTopK, without new hyperparameters.",
+            "no CE lost",
             "recovered_ce",
             lambda model: of_parts(model, "p_anneal", "topk", "batchtopk"),
             claims.needs_no_tuning,
@@ -207,6 +220,7 @@ CLAIMS = {
         Claim(
             "C12",
             "The gain in recovered cross-entropy holds over dictionary sizes and sparsities.",
+            "CE, by width",
             "recovered_ce",
             _widths,
             claims.holds_everywhere,
@@ -379,7 +393,8 @@ def forest(ax: Axes, found: dict[str, Finding], rows: list[tuple[str, str]] | No
     ax.axvline(1, color="black", linewidth=1, linestyle=":")
     ax.set_xlim(-FURTHEST, FURTHEST)
     ax.set_ylim(max(len(rows), 1) - 0.5, -0.5)
-    ax.set_yticks(range(len(rows)), [f"{name} {case}".strip() for name, case in rows], fontsize=8)
+    titles = [f"{name} {CLAIMS[name].measures}{': ' if case else ''}{case}" for name, case in rows]
+    ax.set_yticks(range(len(rows)), titles, fontsize=8)
     ax.set_xticks([-4, -2, 0, 2, 4])
 
 
