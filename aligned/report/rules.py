@@ -128,7 +128,10 @@ class NoLoss:
         return f"a loss of {least:g} or more is excluded" if shown else "a loss is shown"
 
     def asks(self, least: Least) -> str:
-        return f"shown where the interval holds no loss of {least}, and excluded where it lies below 0 and holds one"
+        return (
+            f"shown where the whole interval lies above a loss of {least}, and excluded where a loss is shown that may "
+            "be as large"
+        )
 
 
 @dataclass(frozen=True)
@@ -347,4 +350,8 @@ def _says(case: Case, effect: Interval, state: bool | None, level: float) -> str
     """What became of a case, in words that agree with the 95 % interval beside them."""
     at_95 = case.test.shown(effect, case.least.size)
     says = case.test.says(at_95, effect, case.least.size)
-    return says if at_95 == state else f"{says} at 95 %, but not at the {_percent(level)} by which it is judged"
+    return (
+        says
+        if at_95 == state
+        else f"{says} by the 95 % interval, but not by the {_percent(level)} one, which decides here"
+    )

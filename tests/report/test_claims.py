@@ -307,7 +307,7 @@ TOLD: dict[str, tuple[Callable[[], Finding], list[str]]] = {
         lambda: needs_no_tuning(of_kinds(topk=NEITHER, p_anneal=LOSE)),
         ["It is shown for topk; it is excluded for p_anneal.", "- topk: a loss of 0.005 or more is excluded, ",
          "- p_anneal: a loss is shown, -",
-         "shown where the interval holds no loss of 0.005 in CE recovered, and excluded where it lies below 0"],
+         "shown where the whole interval lies above a loss of 0.005 in CE recovered, and excluded where a loss is "],
     ),
     "dead features": (
         lambda: leaves_few_dead(records(0.0).assign(
@@ -652,7 +652,9 @@ def test_cases_that_disagree_are_judged_at_the_level_that_so_many_ask_for() -> N
     both = decide([case("a"), case("b")])
     assert both.verdict == "undecided"
     assert both.level == pytest.approx(0.975)
-    assert both.outcomes[0].says == "a gain is shown at 95 %, but not at the 97.5 % by which it is judged"
+    assert (
+        both.outcomes[0].says == "a gain is shown by the 95 % interval, but not by the 97.5 % one, which decides here"
+    )
     assert "each is judged by its 97.5 % interval" in both.told
     assert decide([case("a"), case("b"), case("b")]).level == pytest.approx(1 - 0.05 / 3)
     assert decide([case("a"), case("a")]).level == 0.95  # they agree
