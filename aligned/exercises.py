@@ -1,6 +1,7 @@
 """Checks of what a reader writes in the page "Write it yourself": each tries a function on a small example.
 
-A check says "right", or raises an `AssertionError` whose one line says what is wrong with which example.
+A check says "right", or raises an `AssertionError` whose one line names the mistake, where it is a common one, or shows
+the example with the answer and the right one.
 """
 
 from __future__ import annotations
@@ -8,72 +9,91 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from aligned import alignment
 from aligned.evals.matching import match
 from aligned.methods.topk import keep_topk
 
+Mistakes = list[tuple[Tensor, str]]  # what a wrong function gives, and what is wrong with it
+SIGN = "the sign is the wrong way round"
+
 
 def check_alignment_score(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
     """Of `answer(W_enc, W_dec)`, with `W_enc [d_in, d_sae]` and `W_dec [d_sae, d_in]`: the scores, `[d_sae]`."""
-    W_enc, W_dec = _numbers(4, 3, seed=0), _numbers(3, 4, seed=1)
+    W_enc = torch.tensor([[1.0, 0.0, 2.0], [2.0, 1.0, -1.0]])
+    W_dec = torch.tensor([[2.0, 1.0], [3.0, 1.0], [1.0, 3.0]])
     right = (W_enc.T * W_dec).sum(1)
-    cosines = right / W_enc.norm(dim=0) / W_dec.norm(dim=1)
-    return _compare(
-        answer(W_enc, W_dec),
-        right,
-        "W_enc of shape [4, 3] and W_dec of shape [3, 4]",
-        [
-            (cosines, "these are cosines; the score is the inner product, with no norm in it"),
-            (
-                W_enc.T @ W_dec.T,
-                "every encoder with every decoder; a score is of a feature's own two directions",
-            ),
-        ],
-    )
+    of_encoder, of_decoder = W_enc.norm(dim=0), W_dec.norm(dim=1)
+    one_norm = "one of the two was divided by its norm; the score is the inner product, with no norm in it"
+    every = "every encoder with every decoder; a score is of a feature's own two directions"
+    mistakes = [
+        (right / of_encoder / of_decoder, "these are cosines; the score is the inner product, with no norm in it"),
+        (right / of_encoder, one_norm),
+        (right / of_decoder, one_norm),
+        (W_enc.T @ W_dec.T, every),
+        (W_dec @ W_enc, every),
+        (-right, SIGN),
+        (right / len(W_enc), "this is a mean over d_in; an inner product is a sum"),
+        ((W_enc.T * W_dec).sum(0), "the sum is over the features; an inner product sums over d_in"),
+        (right[:, None], "the shape is [3, 1] and should be [3]: leave `keepdim` out"),
+    ]
+    return _check(answer, {"W_enc": W_enc, "W_dec": W_dec}, right, mistakes)
 
 
 def check_projected(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
     """Checks `answer(v, d)`, where v and d are rows of free vectors and of decoder directions, `[d_sae, d_in]`, which
     need not have norm 1. It should return the encoders nearest to v whose scores are 1
-    (`aligned.alignment.projected`)."""
-    v, d = _numbers(3, 4, seed=0), _numbers(3, 4, seed=1)
-    unit = v + (1 - alignment.dot(v, d)) * d
-    return _compare(
-        answer(v, d),
-        alignment.projected(v, d),
-        "three free vectors and three decoder rows that do not have norm 1",
-        [
-            (unit, "this is right for rows of norm 1; for others the step along d is divided by |d|^2"),
-            (
-                alignment.rescaled(v, d),
-                "the scores are 1, but v is divided by its score: not the nearest point",
-            ),
-            (alignment.tied(v, d), "the scores are 1, but v plays no part: this is the tied encoder"),
-            (
-                v - alignment.dot(v, d) * d / alignment.dot(d, d),
-                "the scores are 0, and should be 1",
-            ),
-        ],
-    )
+    (`aligned.alignment.projected`), by operations through which both gradients pass."""
+    v = torch.tensor([[1.0, 2.0, 0.0], [2.0, 0.0, 1.0]])
+    d = torch.tensor([[2.0, 0.0, 0.0], [1.0, 1.0, 2.0]])
+    score, square = alignment.dot(v, d), alignment.dot(d, d)
+    right, unit = alignment.projected(v, d), normalize(d)
+    mistakes = [
+        (v + (1 - score) * d, "this is right for rows of norm 1; for others the step along d is divided by |d|^2"),
+        (v + (1 - score) * unit, "the step along d is divided by |d|, and should be by |d|^2"),
+        (
+            v + (1 - alignment.dot(v, unit)) * unit,
+            "the inner product with d / |d| is 1, and that with d itself should be",
+        ),
+        (v + (score - 1) * d / square, f"{SIGN}: v moved away from the plane"),
+        (v + (1 - score) / square * v, "the step is along v, and should be along d"),
+        (alignment.rescaled(v, d), "the scores are 1, but v is divided by its score: not the nearest point"),
+        (alignment.tied(v, d), "the scores are 1, but v plays no part: this is the tied encoder"),
+        (v - score * d / square, "the scores are 0, and should be 1"),
+        (v, "this is v itself; its scores are not 1"),
+    ]
+    _check(answer, {"v": v, "d": d}, right, mistakes)
+    return _check_gradients(answer, alignment.projected, {"v": v, "d": d})
 
 
 def check_topk(answer: Callable[[Tensor, int], Tensor]) -> str:
     """Of `answer(pre, k)`, with pre-activations `[batch, d_sae]`: ReLU, then each token's k largest, all others 0."""
-    pre = torch.tensor([[3.0, 1.0, -2.0, 2.0, -1.0], [-1.0, 0.5, -3.0, -2.0, -0.5], [9.0, 8.0, 7.0, 6.0, 5.0]])
-    flat = keep_topk(pre.relu().flatten(), 6).view_as(pre)
-    return _compare(
-        answer(pre.clone(), 2),
-        keep_topk(pre.relu(), 2),
-        f"k = 2 and the pre-activations {pre.tolist()}",
-        [
-            (keep_topk(pre, 2), "a code is never negative: take the ReLU too"),
-            (keep_topk(pre.abs(), 2), "the largest are meant, not the largest in size"),
-            (flat, "these are the 6 largest of the whole batch, which is BatchTopK; TopK keeps 2 of each token"),
-        ],
-    )
+    pre, k = torch.tensor([[3.0, 1.0, -2.5, 2.0, -1.0], [-1.0, 0.5, -3.0, -2.0, -0.5], [9.0, 8.0, 7.0, 6.0, 5.0]]), 2
+    codes = pre.relu()
+    right, batch = keep_topk(codes, k), codes.flatten()[None]
+    whole = f"largest of the whole batch; TopK keeps {k} of each token"
+    mistakes = [
+        (keep_topk(pre, k), "a code is never negative: take the ReLU too"),
+        (keep_topk(pre.abs(), k), "the largest are meant, not the largest in size"),
+        (codes * (keep_topk(pre.abs(), k) > 0), "the largest are meant, not the largest in size: ReLU first"),
+        (keep_topk(batch, k * len(pre)).view_as(pre), f"as BatchTopK does, this keeps the {k * len(pre)} {whole}"),
+        (keep_topk(batch, k).view_as(pre), f"this keeps the {k} {whole}"),
+        (keep_topk(codes.T.contiguous(), k).T, f"these are the {k} largest of each feature, over the batch"),
+        (keep_topk(codes, k - 1), "each token has one code too few"),
+        (keep_topk(codes, k + 1), "a token has one code too many"),
+        ((right > 0).float(), "this says where the codes are; return the codes themselves"),
+        (codes, "this is the ReLU alone; keep the k largest of each token"),
+    ]
+
+    def with_k(k: int) -> Callable[[Tensor], Tensor]:
+        return lambda pre: answer(pre, k)
+
+    _check(with_k(k), {"pre": pre}, right, mistakes, f"k = {k} and ")
+    for other in (1, 3):
+        _check(with_k(other), {"pre": pre}, keep_topk(codes, other), [], f"k = {other} and ")
+    return "right"
 
 
 def check_ce_recovered(answer: Callable[[float, float, float], float]) -> str:
@@ -81,55 +101,147 @@ def check_ce_recovered(answer: Callable[[float, float, float], float]) -> str:
     The arguments are the language model's losses: without a change, with the reconstruction, and with zeros in its
     place."""
     clean, sae, zero = 3.0, 3.5, 8.0
-    return _compare(
-        torch.as_tensor(answer(clean, sae, zero)),
-        torch.tensor((zero - sae) / (zero - clean)),
-        f"losses of {clean} (clean), {sae} (SAE) and {zero} (zero)",
-        [
-            (torch.tensor((sae - clean) / (zero - clean)), "this is the share that is lost"),
-            (torch.tensor(clean / sae), "a ratio of losses; nothing says yet what zeroing the layer costs"),
-            (
-                torch.tensor((zero - sae) / zero),
-                "divide by what the layer is worth: the loss with zeros minus the clean one",
-            ),
-        ],
-    )
+    right = (zero - sae) / (zero - clean)
+    ratio = "a ratio of losses; nothing says yet what zeroing the layer costs"
+    mistakes = [
+        (1 - right, "this is the share that is lost"),
+        (-right, SIGN),
+        (100 * right, "this is in percent; return a share, between 0 and 1"),
+        (clean / sae, ratio),
+        (sae / clean, ratio),
+        ((zero - sae) / zero, "divide by what the layer is worth: the loss with zeros minus the clean one"),
+        (zero - sae / zero - clean, "brackets are missing: division comes before subtraction"),
+    ]
+    found = _number(answer(clean, sae, zero))
+    values = [(torch.tensor(value), what) for value, what in mistakes]
+    return _compare(found, torch.tensor(right), f"losses of {clean:g} (clean), {sae:g} (SAE), {zero:g} (zero)", values)
 
 
 def check_pw_mcc(answer: Callable[[Tensor, Tensor], float]) -> str:
     """Of `answer(a, b)`, the decoder rows of two dictionaries, `[n, d_in]`: the mean cosine of the best one-to-one
     matching (arXiv 2505.20254)."""
-    a = 3 * torch.tensor([[0.8, 0.75, 0.0], [0.72, 0.1, 0.69], [0.0, 0.0, 1.0]])
-    b = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
-    cosines = torch.nn.functional.normalize(a, dim=1) @ torch.nn.functional.normalize(b, dim=1).T
-    greedy = cosines[2, 0] + cosines[0, 1] + cosines[1, 2]  # the greatest first, then the greatest of what is left
-    return _compare(
-        torch.as_tensor(answer(a, b)),
-        torch.tensor(match(a, b).mean),
-        f"the rows {a.tolist()} and {b.tolist()}",
-        [
-            (
-                cosines.amax(1).mean(),
-                "each row took its best partner; in a matching a partner is taken once",
-            ),
-            (cosines.diagonal().mean(), "the rows were compared in their order; seeds put features in any order"),
-            (greedy / 3, "the greatest cosine was taken first; the greatest sum may need other pairs"),
-            ((a @ b.T).amax(1).mean(), "these are inner products; a cosine has norms of 1"),
-        ],
-    )
+    # The best matching is its own inverse nowhere but in the last row, one cosine is far below 0, and n is not d_in.
+    a = torch.tensor([[1.0, 3.0, -1.0], [1.0, 1.0, 0.0], [2.0, -2.0, 1.0], [2.0, 2.0, -2.0]])
+    b = torch.tensor([[2.0, 3.0, 0.0], [0.0, -2.0, -1.0], [1.0, 1.0, -1.0], [1.0, -1.0, -1.0]])
+    cosines, inner = normalize(a) @ normalize(b).T, a @ b.T
+    partners, by_inner = _partners(cosines), _partners(inner)
+    rows = torch.arange(len(a))
+    best = "took its best partner; in a matching a partner is taken once"
+    products = "these are inner products; a cosine has norms of 1"
+    one_norm = "the rows of one of the two dictionaries have no norm of 1; a cosine needs both"
+    mistakes = [
+        (cosines.amax(1).mean(), f"each row of a {best}"),
+        (cosines.amax(0).mean(), f"each row of b {best}"),
+        (cosines.diagonal().mean(), "the rows were compared in their order; seeds put features in any order"),
+        (_greedy(cosines), "the greatest cosine was taken first; the greatest sum may need other pairs"),
+        (_row_by_row(cosines), "the rows chose one after the other; the greatest sum may need other pairs"),
+        (cosines[partners, rows].mean(), "the pairs are the wrong way round: `rows` belongs to a, `partners` to b"),
+        (cosines[rows, by_inner].mean(), "the pairs were chosen by inner products; choose them by cosines"),
+        (inner.amax(1).mean(), products),
+        (inner[rows, by_inner].mean(), products),
+        (_best(normalize(a) @ b.T), one_norm),
+        (_best(a @ normalize(b).T), one_norm),
+        (_best(normalize(a).T @ normalize(b)), "the columns were compared; a feature is a row"),
+        (_best(normalize(a.T) @ normalize(b.T).T), "the columns were compared; a feature is a row"),
+        (_best(normalize(a.T).T @ normalize(b.T)), "the columns have norm 1; a feature is a row"),
+        (_best(cosines.abs()), "a cosine below 0 was taken for one above 0"),
+        (-_best(-cosines), "this is the matching with the smallest sum: pass `maximize=True`"),
+        (cosines[rows, partners].sum(), "this is the sum of the cosines; return their mean"),
+    ]
+    found = _number(answer(a.clone(), b.clone()))
+    return _compare(found, torch.tensor(match(a, b).mean), _said({"a": a, "b": b}), mistakes)
 
 
-def _numbers(*shape: int, seed: int) -> Float[Tensor, ...]:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+def _partners(values: Tensor) -> Tensor:
+    """For each row the column that the greatest sum gives it."""
+    from scipy.optimize import linear_sum_assignment
+
+    return torch.as_tensor(linear_sum_assignment(values, maximize=True)[1])
 
 
-def _compare(found: object, right: Tensor, example: str, mistakes: list[tuple[Tensor, str]]) -> str:
-    """`right`, or an `AssertionError` that names the mistake, where it is one of those that are known."""
-    assert isinstance(found, Tensor), f"the answer is a {type(found).__name__}; return a tensor, with `return`"
-    for value, what in mistakes:
-        if value.shape == found.shape and torch.allclose(found.float(), value, atol=1e-5):
-            raise AssertionError(f"{what} (for {example})")
-    assert found.shape == right.shape, f"the answer has the shape {list(found.shape)}, not {list(right.shape)}"
-    difference = (found.float() - right).abs().max().item()
-    assert difference < 1e-4, f"for {example} the answer is off by up to {difference:.3g}"
+def _best(values: Tensor) -> Tensor:
+    return values[torch.arange(len(values)), _partners(values)].mean()
+
+
+def _greedy(values: Tensor) -> Tensor:
+    """The mean of the greatest value, the greatest of what is left, and so on."""
+    left, taken = values.clone(), []
+    for _ in range(len(values)):
+        row, column = divmod(int(left.argmax()), left.shape[1])
+        taken.append(values[row, column])
+        left[row], left[:, column] = -torch.inf, -torch.inf
+    return torch.stack(taken).mean()
+
+
+def _row_by_row(values: Tensor) -> Tensor:
+    """The mean of what the rows take, each in turn the greatest that is left."""
+    left, taken = values.clone(), []
+    for row in range(len(values)):
+        column = int(left[row].argmax())
+        taken.append(values[row, column])
+        left[:, column] = -torch.inf
+    return torch.stack(taken).mean()
+
+
+def _check(
+    answer: Callable[..., object], given: dict[str, Tensor], right: Tensor, mistakes: Mistakes, where: str = ""
+) -> str:
+    """`right`, or an `AssertionError` that says what is wrong with the answer, or that it changed what it was given."""
+    mine = {name: value.clone() for name, value in given.items()}
+    found = answer(*mine.values())
+    for name, value in given.items():
+        assert torch.equal(mine[name], value), f"the function changed its argument {name}; make a new tensor instead"
+    assert found is not None, "the function returns nothing; end it with `return`"
+    kind = type(found).__name__
+    assert isinstance(found, Tensor), f"the answer is of type {kind}; return a torch tensor"
+    return _compare(found, right, where + _said(given), mistakes)
+
+
+def _check_gradients(answer: Callable[..., Tensor], right: Callable[..., Tensor], given: dict[str, Tensor]) -> str:
+    """`right`, or an `AssertionError` that says which gradient does not pass through the answer, or is another one."""
+    of = {}
+    for function in (answer, right):
+        leaves = [value.clone().requires_grad_() for value in given.values()]
+        found = function(*leaves)
+        assert found.requires_grad, "no gradient passes: use torch's operations alone, without `detach` or `no_grad`"
+        weights = torch.arange(1.0, found.numel() + 1).view_as(found)
+        of[function] = torch.autograd.grad((found * weights).sum(), leaves, allow_unused=True)
+    for name, mine, other in zip(given, of[answer], of[right]):
+        assert mine is not None, f"no gradient reaches {name}: leave out `detach` and `no_grad`"
+        assert torch.allclose(mine, other, atol=1e-4), (
+            f"the values are right, but part of the gradient does not reach {name}: leave out `detach` and `no_grad`"
+        )
     return "right"
+
+
+def _number(found: object) -> Tensor:
+    assert found is not None, "the function returns nothing; end it with `return`"
+    try:
+        value = torch.as_tensor(found, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        raise AssertionError(f"the answer is of type {type(found).__name__}; return a number") from None
+    assert value.numel() == 1, f"the answer has the shape {list(value.shape)}; return one number"
+    return value.detach().reshape(())
+
+
+def _compare(found: Tensor, right: Tensor, example: str, mistakes: Mistakes) -> str:
+    """`right`, or an `AssertionError` that names the mistake, where it is one of those that are known."""
+    found = found.detach().float()
+    if found.shape == right.shape and torch.allclose(found, right, atol=1e-4):
+        return "right"
+    for value, what in mistakes:
+        if value.shape == found.shape and torch.allclose(found, value, atol=1e-4):
+            raise AssertionError(f"{what} (for {example})")
+    mine = _text(found) if found.shape == right.shape else f"of shape {list(found.shape)}, not {list(right.shape)}"
+    raise AssertionError(f"for {example} the answer is {_text(right)}; yours is {mine}")
+
+
+def _said(given: dict[str, Tensor]) -> str:
+    return " and ".join(f"{name} = {_text(value)}" for name, value in given.items())
+
+
+def _text(value: Tensor) -> str:
+    """A number, a list or a list of lists, to three decimals."""
+    if value.dim():
+        return f"[{', '.join(map(_text, value))}]"
+    return f"{value.item():.3f}".rstrip("0").rstrip(".")

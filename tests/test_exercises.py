@@ -40,27 +40,108 @@ RIGHT: dict[str, Callable[..., Any]] = {
     "ce_recovered": lambda clean, sae, zero: 1 - (sae - clean) / (zero - clean),
     "pw_mcc": pw_mcc,
 }
+
+
+def unit(rows: Tensor) -> Tensor:
+    return rows / rows.norm(dim=1, keepdim=True)
+
+
+def paired(values: Tensor) -> tuple[Any, Any]:
+    return linear_sum_assignment(values, maximize=True)
+
+
+def along(v: Tensor, d: Tensor, by: Tensor) -> Tensor:
+    """v with the step 1 - <v, d> along d, divided by something."""
+    return v + ((1 - (v * d).sum(1)) / by)[:, None] * d
+
+
+def in_place(v: Tensor, d: Tensor) -> Tensor:
+    v += ((1 - (v * d).sum(1)) / (d * d).sum(1))[:, None] * d
+    return v
+
+
+def normalised_in_place(v: Tensor, d: Tensor) -> Tensor:
+    d /= d.norm(dim=1, keepdim=True)
+    return along(v, d, (d * d).sum(1))
+
+
+def pairs_by_inner_products(a: Tensor, b: Tensor) -> Tensor:
+    return cosines(a, b)[paired(a @ b.T)].mean()
+
+
+def wrong_way_round(a: Tensor, b: Tensor) -> Tensor:
+    rows, partners = paired(cosines(a, b))
+    return cosines(a, b)[partners, rows].mean()
+
+
 WRONG: list[tuple[str, Callable[..., Any], str]] = [
     ("alignment_score", lambda e, d: cosines(e.T, d).diagonal(), "these are cosines"),
+    ("alignment_score", lambda e, d: (unit(e.T) * d).sum(1), "one of the two"),
+    ("alignment_score", lambda e, d: (e.T * unit(d)).sum(1), "one of the two"),
     ("alignment_score", lambda e, d: e.T @ d.T, "every encoder with every decoder"),
-    ("alignment_score", lambda e, d: (e.T * d).sum(0), r"has the shape \[4\], not \[3\]"),
-    ("alignment_score", lambda e, d: None, "the answer is a NoneType"),
-    ("alignment_score", lambda e, d: -(e.T * d).sum(1), "is off by up to"),
-    ("projected", lambda v, d: v + (1 - (v * d).sum(1, keepdim=True)) * d, "divided by |d|"),
+    ("alignment_score", lambda e, d: d @ e, "every encoder with every decoder"),
+    ("alignment_score", lambda e, d: (e.T * d).sum(0), "the sum is over the features"),
+    ("alignment_score", lambda e, d: (e.T * d).sum(1, keepdim=True), "leave `keepdim` out"),
+    ("alignment_score", lambda e, d: (e.T * d).mean(1), "a mean over d_in"),
+    ("alignment_score", lambda e, d: None, "returns nothing"),
+    ("alignment_score", lambda e, d: (e.T * d).sum(1).numpy(), "of type ndarray; return a torch tensor"),
+    ("alignment_score", lambda e, d: -(e.T * d).sum(1), "the sign"),
+    ("alignment_score", lambda e, d: (e.T * d).sum(1) + 1, r"the answer is [4, 1, -1]; yours is [5, 2, 0]"),
+    ("projected", lambda v, d: along(v, d, torch.ones(len(d))), "divided by |d|^2"),
+    ("projected", lambda v, d: along(v, d, d.norm(dim=1)), "is divided by |d|, and should be by |d|^2"),
+    ("projected", lambda v, d: along(v, unit(d), torch.ones(len(d))), "that with d itself should be"),
+    ("projected", lambda v, d: 2 * v - RIGHT["projected"](v, d), "the sign"),
+    ("projected", lambda v, d: v + ((1 - (v * d).sum(1)) / (d * d).sum(1))[:, None] * v, "along v"),
     ("projected", lambda v, d: v / (v * d).sum(1, keepdim=True), "not the nearest point"),
     ("projected", lambda v, d: d / d.square().sum(1, keepdim=True), "v plays no part"),
     ("projected", lambda v, d: RIGHT["projected"](v, d) - d / d.square().sum(1, keepdim=True), "the scores are 0"),
+    ("projected", lambda v, d: v, "v itself"),
+    ("projected", in_place, "changed its argument v"),
+    ("projected", normalised_in_place, "changed its argument d"),
+    ("projected", lambda v, d: RIGHT["projected"](v.detach(), d), "no gradient reaches v"),
+    ("projected", lambda v, d: RIGHT["projected"](v, d.detach()), "no gradient reaches d"),
+    ("projected", lambda v, d: RIGHT["projected"](v.detach(), d.detach()), "no gradient passes"),
+    (
+        "projected",
+        lambda v, d: v + ((1 - (v * d.detach()).sum(1)) / (d * d).sum(1))[:, None] * d,
+        "part of the gradient does not reach d",
+    ),
     (
         "topk",
         lambda pre, k: torch.zeros_like(pre).scatter(1, pre.topk(k).indices, pre.topk(k).values),
         "never negative",
     ),
-    ("topk", lambda pre, k: top(pre.flatten()[None], k * len(pre)).view_as(pre), "which is BatchTopK"),
+    ("topk", lambda pre, k: top(pre.flatten()[None], k * len(pre)).view_as(pre), "as BatchTopK does"),
+    ("topk", lambda pre, k: top(pre.flatten()[None], k).view_as(pre), "2 largest of the whole batch"),
+    ("topk", lambda pre, k: top(pre.T, k).T, "2 largest of each feature"),
+    ("topk", lambda pre, k: top(pre, k - 1), "one code too few"),
+    ("topk", lambda pre, k: top(pre, k + 1), "one code too many"),
+    ("topk", lambda pre, k: pre.relu() * (top(pre.abs(), k) > 0), "ReLU first"),
+    ("topk", lambda pre, k: top(pre, k) > 0, "return the codes themselves"),
+    ("topk", lambda pre, k: pre.relu(), "the ReLU alone"),
+    ("topk", lambda pre, k: top(pre, 2), "for k = 1 and pre"),
     ("ce_recovered", lambda clean, sae, zero: (sae - clean) / (zero - clean), "the share that is lost"),
+    ("ce_recovered", lambda clean, sae, zero: (sae - zero) / (zero - clean), "the sign"),
+    ("ce_recovered", lambda clean, sae, zero: 100 * (zero - sae) / (zero - clean), "in percent"),
+    ("ce_recovered", lambda clean, sae, zero: zero - sae / zero - clean, "brackets"),
     ("ce_recovered", lambda clean, sae, zero: clean / sae, "a ratio of losses"),
-    ("pw_mcc", lambda a, b: cosines(a, b).amax(1).mean(), "a partner is taken once"),
+    ("ce_recovered", lambda clean, sae, zero: sae / clean, "a ratio of losses"),
+    ("ce_recovered", lambda clean, sae, zero: None, "returns nothing"),
+    ("ce_recovered", lambda clean, sae, zero: "0.9", "of type str; return a number"),
+    ("pw_mcc", lambda a, b: cosines(a, b).amax(1).mean(), "each row of a took its best partner"),
+    ("pw_mcc", lambda a, b: cosines(a, b).amax(0).mean(), "each row of b took its best partner"),
     ("pw_mcc", lambda a, b: cosines(a, b).diagonal().mean(), "in their order"),
     ("pw_mcc", lambda a, b: (a @ b.T).amax(1).mean(), "inner products"),
+    ("pw_mcc", pairs_by_inner_products, "chosen by inner products"),
+    ("pw_mcc", wrong_way_round, "the wrong way round"),
+    ("pw_mcc", lambda a, b: cosines(a.T, b.T)[paired(cosines(a.T, b.T))].mean(), "the columns were compared"),
+    ("pw_mcc", lambda a, b: (unit(a).T @ unit(b))[paired(unit(a).T @ unit(b))].mean(), "the columns were compared"),
+    ("pw_mcc", lambda a, b: cosines(a, b).abs()[paired(cosines(a, b).abs())].mean(), "below 0"),
+    ("pw_mcc", lambda a, b: cosines(a, b)[paired(-cosines(a, b))].mean(), "maximize=True"),
+    ("pw_mcc", lambda a, b: (unit(a) @ b.T)[paired(unit(a) @ b.T)].mean(), "no norm of 1"),
+    ("pw_mcc", lambda a, b: pw_mcc(a, b) * len(a), "return their mean"),
+    ("pw_mcc", lambda a, b: None, "returns nothing"),
+    ("pw_mcc", lambda a, b: cosines(a, b)[paired(cosines(a, b))], "return one number"),
 ]
 
 
@@ -71,7 +152,7 @@ def test_a_right_answer_is_right(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "answer", "says"), WRONG)
 def test_a_mistake_is_named(name: str, answer: Callable[..., Any], says: str) -> None:
-    with pytest.raises(AssertionError, match=says.replace("|", r"\|")):
+    with pytest.raises(AssertionError, match=re.escape(says)):
         getattr(exercises, f"check_{name}")(answer)
 
 
