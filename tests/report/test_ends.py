@@ -18,5 +18,8 @@ def test_both_ends_have_the_difference_that_the_records_have_there() -> None:
     few = both[both.l0 == 8]
     found = at_both_ends({"topk": both, "relu": few}, "alive", ("none", "projected"))
     topk, relu = found.splitlines()
-    assert topk.startswith("- topk: +0.1000 [") and " at an L0 of 8.0, -0.2000 [" in topk and topk.endswith("at 64.0")
-    assert relu.startswith("- relu: ") and "sparsities" in relu  # says why not
+    assert topk.startswith("- topk: +0.1000 [")
+    assert " at an L0 of 8.0, -0.2000 [" in topk
+    assert topk.endswith("at 64.0")
+    assert relu.startswith("- relu: ")
+    assert "sparsities" in relu
