@@ -1,12 +1,13 @@
 """Checks of what a reader writes in the page "Write it yourself": each tries a function on a small example.
 
 A check says "right", or raises an `AssertionError` whose one line names the mistake, where it is a common one, or shows
-the example with the answer and the right one.
+the example with the answer and the right one. Of a function that returns nothing it says that it is not written yet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -18,6 +19,20 @@ from aligned.methods.topk import keep_topk
 
 Mistakes = list[tuple[Tensor, str]]  # what a wrong function gives, and what is wrong with it
 SIGN = "the sign is the wrong way round"
+RIGHT, NOTHING = "right", "not written yet: the function returns nothing; write it, and end it with `return`"
+
+
+def first_right(check: Callable[..., str], *answers: Callable[..., object]) -> Callable[..., object]:
+    """The first of these functions of which the check says "right".
+
+    Raises:
+        ValueError: it says so of none.
+    """
+    for answer in answers:
+        with suppress(Exception):  # whatever a function that is not right raises
+            if check(answer) == RIGHT:
+                return answer
+    raise ValueError(f"{check.__name__} says of none of these functions that it is right")
 
 
 def check_alignment_score(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
@@ -64,8 +79,8 @@ def check_projected(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
         (v - score * d / square, "the scores are 0, and should be 1"),
         (v, "this is v itself; its scores are not 1"),
     ]
-    _check(answer, {"v": v, "d": d}, right, mistakes)
-    return _check_gradients(answer, alignment.projected, {"v": v, "d": d})
+    told = _check(answer, {"v": v, "d": d}, right, mistakes)
+    return _check_gradients(answer, alignment.projected, {"v": v, "d": d}) if told == RIGHT else told
 
 
 def check_topk(answer: Callable[[Tensor, int], Tensor]) -> str:
@@ -90,10 +105,10 @@ def check_topk(answer: Callable[[Tensor, int], Tensor]) -> str:
     def with_k(k: int) -> Callable[[Tensor], Tensor]:
         return lambda pre: answer(pre, k)
 
-    _check(with_k(k), {"pre": pre}, right, mistakes, f"k = {k} and ")
-    for other in (1, 3):
+    told = _check(with_k(k), {"pre": pre}, right, mistakes, f"k = {k} and ")
+    for other in (1, 3) if told == RIGHT else ():
         _check(with_k(other), {"pre": pre}, keep_topk(codes, other), [], f"k = {other} and ")
-    return "right"
+    return told
 
 
 def check_ce_recovered(answer: Callable[[float, float, float], float]) -> str:
@@ -112,9 +127,11 @@ def check_ce_recovered(answer: Callable[[float, float, float], float]) -> str:
         ((zero - sae) / zero, "divide by what the layer is worth: the loss with zeros minus the clean one"),
         (zero - sae / zero - clean, "brackets are missing: division comes before subtraction"),
     ]
-    found = _number(answer(clean, sae, zero))
+    found = answer(clean, sae, zero)
     values = [(torch.tensor(value), what) for value, what in mistakes]
-    return _compare(found, torch.tensor(right), f"losses of {clean:g} (clean), {sae:g} (SAE), {zero:g} (zero)", values)
+    return _compare(
+        _number(found), torch.tensor(right), f"losses of {clean:g} (clean), {sae:g} (SAE), {zero:g} (zero)", values
+    )
 
 
 def check_pw_mcc(answer: Callable[[Tensor, Tensor], float]) -> str:
@@ -148,8 +165,9 @@ def check_pw_mcc(answer: Callable[[Tensor, Tensor], float]) -> str:
         (-_best(-cosines), "this is the matching with the smallest sum: pass `maximize=True`"),
         (cosines[rows, partners].sum(), "this is the sum of the cosines; return their mean"),
     ]
-    found = _number(answer(a.clone(), b.clone()))
-    return _compare(found, torch.tensor(match(a, b).mean), _said({"a": a, "b": b}), mistakes)
+    return _compare(
+        _number(answer(a.clone(), b.clone())), torch.tensor(match(a, b).mean), _said({"a": a, "b": b}), mistakes
+    )
 
 
 def _partners(values: Tensor) -> Tensor:
@@ -191,9 +209,8 @@ def _check(
     found = answer(*mine.values())
     for name, value in given.items():
         assert torch.equal(mine[name], value), f"the function changed its argument {name}; make a new tensor instead"
-    assert found is not None, "the function returns nothing; end it with `return`"
     kind = type(found).__name__
-    assert isinstance(found, Tensor), f"the answer is of type {kind}; return a torch tensor"
+    assert found is None or isinstance(found, Tensor), f"the answer is of type {kind}; return a torch tensor"
     return _compare(found, right, where + _said(given), mistakes)
 
 
@@ -211,11 +228,12 @@ def _check_gradients(answer: Callable[..., Tensor], right: Callable[..., Tensor]
         assert torch.allclose(mine, other, atol=1e-4), (
             f"the values are right, but part of the gradient does not reach {name}: leave out `detach` and `no_grad`"
         )
-    return "right"
+    return RIGHT
 
 
-def _number(found: object) -> Tensor:
-    assert found is not None, "the function returns nothing; end it with `return`"
+def _number(found: object) -> Tensor | None:
+    if found is None:
+        return None
     try:
         value = torch.as_tensor(found, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError):
@@ -224,11 +242,13 @@ def _number(found: object) -> Tensor:
     return value.detach().reshape(())
 
 
-def _compare(found: Tensor, right: Tensor, example: str, mistakes: Mistakes) -> str:
+def _compare(found: Tensor | None, right: Tensor, example: str, mistakes: Mistakes) -> str:
     """`right`, or an `AssertionError` that names the mistake, where it is one of those that are known."""
+    if found is None:
+        return NOTHING
     found = found.detach().float()
     if found.shape == right.shape and torch.allclose(found, right, atol=1e-4):
-        return "right"
+        return RIGHT
     for value, what in mistakes:
         if value.shape == found.shape and torch.allclose(found, value, atol=1e-4):
             raise AssertionError(f"{what} (for {example})")

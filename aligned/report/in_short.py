@@ -131,9 +131,9 @@ def in_words(found: Found) -> str:
     models = f"{len(found)} language model{'s' * (len(found) > 1)}"
     return (
         f"**Claim by claim.** Each claim was judged in one case or several: kinds of SAE, or widths, on {models}; for "
-        "C10, sizes of an SAE on one machine. In brackets: in how many cases the claim is shown, in how many its "
-        "opposite is shown, in how many only an effect of interest is ruled out, and how many the data leave open.\n\n"
-        + "\n".join(lines)
+        "C10, sizes of an SAE on one machine. In brackets are numbers of cases: those in which it is shown; *the "
+        "opposite*, if that is shown; *excluded*, if an effect that is large enough to matter is ruled out; and "
+        "*open*.\n\n" + "\n".join(lines)
     )
 
 
@@ -200,12 +200,12 @@ def of_the_start(models: Iterable[str]) -> str:
     said = [f"What alignment does to ReLU SAEs {what} (on {', '.join(on)})." for what, on in found.items() if on]
     if not known:
         return " ".join(unknown)
-    alive = ", ".join(f"{o.standard_alive:.1%} on {o.model}" for o in known)
+    alive = ", ".join(f"{o.standard_alive:.1%} are alive on {o.model}" for o in known)
     verdict = ", ".join(f"*{o.by_rule}* on {o.model}" for o in known)
     said.append(
-        "The claims are judged on ReLU SAEs with the small start of the paper's stack: encoder rows of norm 0.1. From "
-        f"rows of norm 1, standard SAEs keep this share of their features alive: {alive}; what is alive can't be "
-        f"revived. The rule of C2 (more cross-entropy), applied to these SAEs, says: {verdict}."
+        "The claims are judged on ReLU SAEs with the small start of the paper's stack: encoder rows of norm 0.1. Of "
+        f"the features of standard SAEs that start from rows of norm 1, {alive}: what is alive can't be revived. The "
+        f"rule of C2 (more cross-entropy), applied to SAEs from rows of norm 1, says: {verdict}."
     )
     said += [*unknown, "The numbers are of the sparsities that were trained from both starts:"]
     rows = [f"| {measure}, {o.model} | {o.small[measure]} | {o.unit[measure]} |" for o in known for measure in o.small]

@@ -363,14 +363,13 @@ def error_of_text(*tables: pd.DataFrame) -> str:
     sentences = []
     for model, of in of_model.items():
         ratios = [row["error"] / row["between_seeds"] for row in of]
-        each = " and ".join(
-            f"{ratio:.2f} times ({row['activation']}, {row['sparsity']:g})" for ratio, row in zip(ratios, of)
-        )
+        each = " and ".join(f"{ratio:.2f} ({row['activation']}, {row['sparsity']:g})" for ratio, row in zip(ratios, of))
         narrow = max(ratios) > 0.2
         much = " The intervals are over seeds and do not include this error, so they are too narrow." if narrow else ""
         sentences.append(
-            f"On {model}, with {of[0]['tokens']:,} tokens of held-out text, the choice of this text adds a standard "
-            f"error to the difference between the arms in CE recovered: {each} the spread between seeds.{much}"
+            f"On {model}, CE recovered was measured on {of[0]['tokens']:,} tokens of held-out text. Another text of this "
+            f"length would move the difference between the arms, too: by a standard error that is {each} times the "
+            f"standard deviation over seeds.{much}"
         )
     return "\n\n".join(sentences)
 

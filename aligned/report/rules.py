@@ -90,7 +90,10 @@ class Gain:
         return f"a {self.name} of {least:g} or more is excluded"
 
     def asks(self, least: Least) -> str:
-        return f"shown where the interval lies above 0 and reaches {least}, and excluded where it ends below that"
+        return (
+            f"shown if all of the interval is above 0 and its upper end is {least.size:g} or more in {least.of}, and "
+            "excluded if its upper end is less than that"
+        )
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,10 @@ class Loss:
         return Gain("loss", "gain").says(shown, -effect, least)
 
     def asks(self, least: Least) -> str:
-        return f"shown where the interval lies below 0 and holds a loss of {least}, and excluded where it holds none"
+        return (
+            f"shown if all of the interval is below 0 and its lower end is a loss of {least.size:g} or more in "
+            f"{least.of}, and excluded if its lower end is above that"
+        )
 
 
 @dataclass(frozen=True)
@@ -129,8 +135,8 @@ class NoLoss:
 
     def asks(self, least: Least) -> str:
         return (
-            f"shown where the whole interval lies above a loss of {least}, and excluded where a loss is shown that may "
-            "be as large"
+            f"shown if all of the interval is above a loss of {least.size:g} in {least.of}, and excluded if all of it is "
+            "below 0 and its lower end is such a loss or a greater one"
         )
 
 
@@ -155,7 +161,8 @@ class AtMost:
 
     def asks(self, least: Least) -> str:
         return (
-            f"shown where the interval ends at {least.size:g} or below in {least.of}, and excluded where it lies above"
+            f"shown if the upper end of the interval is {least.size:g} or less in {least.of}, and excluded if its lower "
+            "end is more than that"
         )
 
 

@@ -307,8 +307,8 @@ def _told(finding: Finding) -> str:
 
 
 NOT_EVERY = (
-    "A claim that speaks of every case does not hold as it stands where one case is excluded or goes the other way "
-    "round, whatever its verdict."
+    "If a claim says that something is so in every case, and one case is excluded or goes the other way round, then "
+    'the claim does not hold as it stands, even if its verdict is "undecided" or "holds in part".'
 )
 
 

@@ -272,7 +272,7 @@ TOLD: dict[str, tuple[Callable[[], Finding], list[str]]] = {
         lambda: recovers_more(records(*WIN)),
         ["This **holds**. It is shown. Measured, with 95 % intervals over seeds: CE recovered, aligned minus standard "
          "at equal L0.", "- a gain is shown, +0.0", "From 3 seeds, 24 SAEs.",
-         "shown where the interval lies above 0 and reaches 0.005 in CE recovered, and excluded where it ends below"],
+         "shown if all of the interval is above 0 and its upper end is 0.005 or more in CE recovered, and excluded if"],
     ),
     "does not hold": (
         lambda: recovers_more(records(*NEITHER)),
@@ -307,7 +307,7 @@ TOLD: dict[str, tuple[Callable[[], Finding], list[str]]] = {
         lambda: needs_no_tuning(of_kinds(topk=NEITHER, p_anneal=LOSE)),
         ["It is shown for topk; it is excluded for p_anneal.", "- topk: a loss of 0.005 or more is excluded, ",
          "- p_anneal: a loss is shown, -",
-         "shown where the whole interval lies above a loss of 0.005 in CE recovered, and excluded where a loss is "],
+         "shown if all of the interval is above a loss of 0.005 in CE recovered, and excluded if all of it is below 0"],
     ),
     "dead features": (
         lambda: leaves_few_dead(records(0.0).assign(
@@ -315,7 +315,7 @@ TOLD: dict[str, tuple[Callable[[], Finding], list[str]]] = {
         ['It is shown for "relu, more alive"; it is excluded for "relu, few dead".',
          "for *few dead*, the share of the aligned SAEs' features that never fired",
          "- relu, few dead: the share of dead features is more than 0.01, +0.0999",
-         "shown where the interval ends at 0.01 or below in the share of dead features, and excluded where it"],
+         "shown if the upper end of the interval is 0.01 or less in the share of dead features, and excluded if its"],
     ),
     "modes": (
         lambda: bimodal(scores(relu=0.3)),
