@@ -4,14 +4,15 @@ The folders, in the order in which data pass through them:
 
     methods/    published kinds of SAE, a file each
     language/   text, language models, and the activations of their tokens
+    formats/    SAEs in files, ours and those of other programs
     training/   from activations to an SAE
     store/      a spec becomes a folder, once, by any number of workers
     evals/      measures of an SAE, one in each file
     report/     from runs to records, claims, figures and pages
 
 Above them stand `alignment.py`, the idea of the paper; `sae.py`, the SAE; `spec.py`, all that decides a trained one;
-`formats.py` and `interop.py`, SAEs of other programs; and what all use: `checks.py`, `files.py`, `precision.py`,
-`progress.py`, `provenance.py`, `errors.py`. A file imports from its own folder and from those before it.
+`interop.py`, training in SAELens; and what all use: `checks.py`, `files.py`, `precision.py`, `progress.py`,
+`provenance.py`, `errors.py`. A file imports from its own folder and from those before it.
 """
 
 import os

@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from aligned.formats import _OTHERS, load
+from aligned.formats import load
+from aligned.formats.releases import NO_SAES
 
 D_IN, D_SAE, K = 8, 24, 4
 SIZES = {"d_in": D_IN, "d_sae": D_SAE}
@@ -234,7 +235,7 @@ def test_every_sae_in_the_registry_is_read_or_refused_for_what_it_is() -> None:
     for release, listed in get_pretrained_saes_directory().items():
         other = any(word in release for word in ("transcoder", "clt", "temporal"))
         for sae_id, path in listed.saes_map.items():
-            assert other == any(kind in f"{listed.conversion_func} {path}" for kind in _OTHERS), (release, sae_id)
+            assert other == any(kind in f"{listed.conversion_func} {path}" for kind in NO_SAES), (release, sae_id)
 
 
 def test_a_file_that_is_damaged_is_said_to_be_so(hub: Callable[[Row], None]) -> None:
