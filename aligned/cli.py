@@ -331,3 +331,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run() -> None:
     """What the program `aligned` does."""
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

@@ -124,8 +124,9 @@ def test_an_error_is_one_line_with_what_to_do(
     assert said.err.count("\n") == 1
 
 
-def test_the_process_ends_with_the_exit_code() -> None:
-    done = subprocess.run([sys.executable, "-m", "aligned", "rerun", "x"], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("module", ["aligned", "aligned.cli"])
+def test_the_process_ends_with_the_exit_code(module: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "rerun", "x"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: no notebook")
     assert "Traceback" not in done.stderr
