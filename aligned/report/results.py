@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import lru_cache
 from itertools import chain, groupby, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -213,21 +214,30 @@ def published() -> dict[RunSpec, dict[str, Any]]:
     Raises:
         ValueError: a line that is none; names file and line.
     """
-    found = {}
+    found: dict[RunSpec, dict[str, Any]] = {}
     for place in sorted(RESULTS.glob("*.jsonl")):
-        for number, line in enumerate(place.read_bytes().splitlines(), 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-                if not all(isinstance(record[part], dict) for part in ("spec", "metrics", "provenance")):
-                    raise TypeError("spec, metrics and provenance are JSON objects")
-                found[RunSpec(**record["spec"])] = record
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(
-                    f"{place}, line {number}, is no record of this version ({type(error).__name__}: {error}): mend it, "
-                    "or take it out"
-                ) from error
+        of = place.stat()
+        found |= _in_file(place, (of.st_ino, of.st_size, of.st_mtime_ns))
+    return found
+
+
+@lru_cache(maxsize=16)
+def _in_file(place: Path, stamp: tuple[int, ...]) -> dict[RunSpec, dict[str, Any]]:
+    """The records in a file, which a page asks for many times. With another stamp, the file is read again."""
+    found = {}
+    for number, line in enumerate(place.read_bytes().splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            if not all(isinstance(record[part], dict) for part in ("spec", "metrics", "provenance")):
+                raise TypeError("spec, metrics and provenance are JSON objects")
+            found[RunSpec(**record["spec"])] = record
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{place}, line {number}, is no record of this version ({type(error).__name__}: {error}): mend it, "
+                "or take it out"
+            ) from error
     return found
 
 

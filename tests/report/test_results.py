@@ -103,6 +103,18 @@ def test_records_of_before_a_field_was_added_are_found(published: list[RunSpec])
     assert set(results.published()) == set(published)
 
 
+def test_records_are_read_again_only_when_they_changed(
+    published: list[RunSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert set(results.published()) == set(published)
+    with monkeypatch.context() as patched:
+        patched.setattr(json, "loads", None)  # so that nothing can be read
+        assert set(results.published()) == set(published)
+    place = next(results.RESULTS.glob("*.jsonl"))
+    place.write_text(place.read_text().splitlines()[0])
+    assert len(results.published()) == 1
+
+
 def test_what_was_trained_by_changed_code_is_not_published(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
