@@ -40,7 +40,7 @@ def test_what_it_depends_on_is_what_it_imports() -> None:
     others = {module.split(".")[0] for module in modules} - sys.stdlib_module_names - {"aligned"}
     of = packages_distributions()
     imported = {of[module][0].lower().replace("_", "-") for module in others}
-    in_notebooks = {"ipython", "matplotlib-inline"}  # which come with ipykernel, of `book`
+    in_notebooks = {"ipython", "matplotlib-inline", "markdown-it-py"}  # with ipykernel and jupyter-book, of `book`
     with_torch = {"triton"}  # where torch is built for a GPU
     extras = names([*EXTRAS["book"], *EXTRAS["interop"], *EXTRAS["ray"], *EXTRAS["dask"]])
     assert imported - extras - in_notebooks - with_torch == names(PROJECT["dependencies"])

@@ -213,6 +213,13 @@ def of_the_start(models: Iterable[str]) -> str:
     return f"{' '.join(said)}\n\n" + "\n".join([head, *rows])
 
 
+def as_html(markdown: str) -> str:
+    """Markdown as HTML, for a notebook's output: there the book reads Markdown without tables."""
+    from markdown_it import MarkdownIt
+
+    return MarkdownIt().enable("table").render(markdown)
+
+
 def _effect(finding: Finding, case: str) -> str:
     outcome = _outcome(finding, case)
     return f"{outcome.effect}" if outcome else "not published yet"

@@ -75,6 +75,12 @@ def test_the_numbers_are_those_of_the_findings() -> None:
     assert table.count("not published yet") == 2 * len(in_short.NUMBERS) - 1
 
 
+def test_a_table_in_markdown_is_one_in_html() -> None:
+    html = in_short.as_html(in_short.in_numbers({"one": UNTESTED}))
+    assert html.count("<tr>") == 1 + len(in_short.NUMBERS)
+    assert "|" not in html
+
+
 def test_whether_the_start_matters_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     def gains(table, metric, arms):  # type: ignore[no-untyped-def]
         mean = small if (table.init == "small").all() else 0.02
