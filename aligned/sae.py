@@ -85,10 +85,13 @@ class SAE(nn.Module):
             self.register_parameter("free", None)
 
     def extra_repr(self) -> str:
-        of = f", of {self.model}, layer {self.layer}" if self.model else ""
-        return (
-            f"{self.d_sae} features of {self.d_in} numbers, {self.activation} {self.sparsity:g}, {self.constraint}{of}"
-        )
+        said = [f"{self.d_sae} features of {self.d_in} numbers", f"{self.activation} {self.sparsity:g}"]
+        said += [f"{name} {value}" for name, value in options(self.method).items()]
+        if self.constraint != "none":  # an SAE for raw activations has it, whatever it was trained with
+            said.append(self.constraint)
+        if self.model:
+            said += [f"of {self.model}", f"layer {self.layer}"]
+        return ", ".join(said)
 
     @property
     def d_in(self) -> int:

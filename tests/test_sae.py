@@ -21,6 +21,9 @@ def test_it_says_what_it_is() -> None:
     assert repr(sae) == "SAE(16 features of 8 numbers, topk 4, tied)"
     sae.model, sae.layer = "embedded", 3
     assert repr(sae).endswith("tied, of embedded, layer 3)")
+    assert repr(sae.for_raw_activations(2.0)) == "SAE(16 features of 8 numbers, topk 4, of embedded, layer 3)"
+    sae = SAE(8, 16, activation="jumprelu", sparsity=0.1, options={"bandwidth": 0.002})
+    assert repr(sae) == "SAE(16 features of 8 numbers, jumprelu 0.1, bandwidth 0.002, projected)"
 
 
 def test_relu_is_the_equation(x: torch.Tensor) -> None:
