@@ -8,6 +8,8 @@ from __future__ import annotations
 import runpy
 import sys
 from dataclasses import asdict
+from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -85,16 +87,20 @@ def rerun(notebook: str, parameter: Pairs, preset: str, out: Path | None, figure
 
 
 def _named(names: tuple[str, ...]) -> list[Path]:
-    """The folders of some runs; of all, if none is named."""
+    """The folders of some runs, named in full or by a pattern; of all, if none is named."""
     from aligned.files import store
     from aligned.store.runs import folders
 
     if not store().exists():
         print(f"there is no store at {store()} yet; ALIGNED_STORE names another")
-    there = {folder.name: folder for folder in folders()}
-    if unknown := sorted(set(names) - set(there)):
-        raise click.UsageError(f"no run {', '.join(unknown)} in {store()}; `aligned runs list` names them")
-    return [there[name] for name in names] or list(there.values())
+    there = folders()
+    found = {name: [of for of in there if of.name == name or fnmatchcase(of.name, name)] for name in names}
+    if unknown := sorted(name for name, of in found.items() if not of):
+        raise click.UsageError(
+            f"no run {', '.join(unknown)} in {store()}; `aligned runs list` names them, and 'embedded-*' stands for "
+            "all that begin so"
+        )
+    return list(dict.fromkeys(chain(*found.values()))) if names else there
 
 
 @aligned.group()
@@ -117,7 +123,7 @@ def list_runs() -> None:
 @runs.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 def show(names: tuple[str, ...]) -> None:
-    """All that is known of some runs, as JSON."""
+    """All that is known of some runs, as JSON. A NAME may be a pattern such as 'embedded-l3-*'."""
     from aligned.store.runs import known
 
     for folder in _named(names):
@@ -127,7 +133,7 @@ def show(names: tuple[str, ...]) -> None:
 @runs.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 def verify(names: tuple[str, ...]) -> None:
-    """Compare runs (all, if none is named) with their checksums."""
+    """Compare runs (all, if none is named) with their checksums. A NAME may be a pattern such as 'embedded-l3-*'."""
     from aligned.store.runs import Damaged, check
 
     folders, bad = _named(names), 0
@@ -153,7 +159,9 @@ def export(name: str, to: Path) -> None:
 
     from aligned.store.runs import check
 
-    (folder,) = _named((name,))
+    folder, *others = _named((name,))
+    if others:
+        raise click.UsageError(f"{name} stands for {1 + len(others)} runs: name one")
     check(folder)
     if to.exists():
         raise click.UsageError(f"{to} is there already: name a new folder")
@@ -167,7 +175,7 @@ def export(name: str, to: Path) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--yes", is_flag=True, help="without asking")
 def remove(names: tuple[str, ...], yes: bool) -> None:
-    """Delete runs; asks before it does."""
+    """Delete runs; asks before it does. A NAME may be a pattern such as 'embedded-l3-*'."""
     import shutil
 
     from aligned.store.runs import line

@@ -164,6 +164,17 @@ def test_runs_are_listed_shown_verified_and_removed(place: Path, capsys: pytest.
     assert not run.path.exists()
 
 
+def test_runs_are_chosen_by_a_pattern(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    specs = aligned.grid(SMALL, seed=[0, 1, 10])
+    aligned.sweep(specs)
+    assert main(["runs", "export", "*", str(place.parent / "mine")]) == 2
+    assert "* stands for 3 runs: name one" in capsys.readouterr().err
+    assert main(["runs", "remove", "--yes", "*-s1-*", specs[0].name, "*-s9-*"]) == 2
+    assert "no run *-s9-* in" in capsys.readouterr().err
+    assert main(["runs", "remove", "--yes", "*-s1-*", specs[0].name, "*-s0-*"]) == 0
+    assert [folder.parent.name for folder in place.glob("*/spec.json")] == [specs[2].name]
+
+
 def test_a_run_that_cannot_be_removed_is_named(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
