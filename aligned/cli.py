@@ -110,7 +110,7 @@ def runs() -> None:
 
 @runs.command("list")
 def list_runs() -> None:
-    """Every run: its size, date and tokens, and what was measured last of CE recovered."""
+    """Every run: its size, date and tokens, and what was measured last of CE recovered; and the pools' size."""
     from aligned.files import store
     from aligned.store.runs import line
 
@@ -118,6 +118,9 @@ def list_runs() -> None:
     print(f"{len(folders)} runs in {store()}")
     for folder in folders:
         print(line(folder))
+    pools = store() / "pools"
+    if size := sum(file.stat().st_size for file in pools.rglob("*") if file.is_file()):
+        print(f"and {size / 1e6:,.1f} MB of activations in {pools}: delete them when nothing trains, to make room")
 
 
 @runs.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 import subprocess
 import sys
@@ -144,7 +145,18 @@ def test_runs_are_listed_shown_verified_and_removed(place: Path, capsys: pytest.
     run = aligned.run(SMALL)
     capsys.readouterr()
     assert main(["runs", "list"]) == 0
-    assert SMALL.name in capsys.readouterr().out
+    (listed,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(SMALL.name)]
+    assert f" {SMALL.tokens:,} tokens" in listed
+    assert "CE recovered" not in listed
+    aligned.records([run], 1024)
+    assert main(["runs", "list"]) == 0
+    said = capsys.readouterr().out
+    assert "CE recovered" in said
+    (size,) = re.findall(rf"and (.*) MB of activations in {place / 'pools'}: delete them when nothing trains", said)
+    assert float(size) > 0
+    (place / "pools").unlink()
+    assert main(["runs", "list"]) == 0
+    assert "activations" not in capsys.readouterr().out
     assert main(["runs", "show", SMALL.name]) == 0
     assert '"d_sae"' in capsys.readouterr().out
     assert main(["runs", "verify"]) == 0

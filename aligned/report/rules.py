@@ -135,8 +135,8 @@ class NoLoss:
 
     def asks(self, least: Least) -> str:
         return (
-            f"shown if all of the interval is above a loss of {least.size:g} in {least.of}, and excluded if all of it is "
-            "below 0 and its lower end is such a loss or a greater one"
+            f"shown if all of the interval is above a loss of {least.size:g} in {least.of}, and excluded if all of it "
+            "is below 0 and its lower end is such a loss or a greater one"
         )
 
 
@@ -161,8 +161,8 @@ class AtMost:
 
     def asks(self, least: Least) -> str:
         return (
-            f"shown if the upper end of the interval is {least.size:g} or less in {least.of}, and excluded if its lower "
-            "end is more than that"
+            f"shown if the upper end of the interval is {least.size:g} or less in {least.of}, and excluded if its "
+            "lower end is more than that"
         )
 
 
