@@ -378,8 +378,8 @@ def error_of_text(*tables: pd.DataFrame) -> str:
         much = " The intervals are over seeds and do not include this error, so they are too narrow." if narrow else ""
         sentences.append(
             f"On {model}, CE recovered was measured on {of[0]['tokens']:,} tokens of held-out text. Another text of "
-            f"this length would move the difference between the arms, too: by a standard error that is {each} times the "
-            f"standard deviation over seeds.{much}"
+            f"this length would move the difference between the arms, too: by a standard error that is {each} times "
+            f"the standard deviation over seeds.{much}"
         )
     return "\n\n".join(sentences)
 
