@@ -48,6 +48,7 @@ def rerun(notebook: str, parameter: Pairs, preset: str, out: Path | None, figure
     """
     from aligned.report import book
     from aligned.report import rerun as reruns
+    from aligned.report.results import NothingPublished
 
     if every and notebook:
         raise click.UsageError(f"--all runs every notebook: leave out {notebook}, or --all")
@@ -73,6 +74,7 @@ def rerun(notebook: str, parameter: Pairs, preset: str, out: Path | None, figure
     elif figure:
         print(f"written to {reruns.figure_with(*next(iter(work.items())), figure, out, sys.stderr)}")
     else:
+        left: list[str] = []
         for number, (page, values) in enumerate(work.items(), 1):
             of = f" ({number} of {len(work)})" if every else ""
             print(f"{page.stem}{of}: {values or 'as it stands'}", flush=True)
@@ -81,9 +83,17 @@ def rerun(notebook: str, parameter: Pairs, preset: str, out: Path | None, figure
             if as_page := out.suffix == ".html" and not every:
                 done = reruns.page_with(page, values, out, preset, sys.stderr)
             else:
-                done = reruns.rerun(page, out / page.name if every else out, values, sys.stderr)
+                try:
+                    done = reruns.rerun(page, out / page.name if every else out, values, sys.stderr)
+                except NothingPublished as error:  # of all pages, the others can still be drawn
+                    if not every:
+                        raise
+                    left.append(str(error))
+                    continue
             beside = f"; {book.files_of(out).name} beside it holds the page: keep both together" if as_page else ""
             print(f"  written to {done}{beside}", flush=True)
+        if left:
+            raise NothingPublished("; ".join(left))
 
 
 def _named(names: tuple[str, ...]) -> list[Path]:

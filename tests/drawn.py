@@ -13,8 +13,11 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 
-from aligned.report import plots
-from aligned.report.rerun import checked
+import aligned
+from aligned.report import plots, results
+from aligned.report.rerun import checked, parameters
+from aligned.report.wanted import PAGES, wanted
+from aligned.spec import RunSpec
 
 SOLUTION = re.compile(r"\} Solution\n:class: dropdown\n(.*?)```", re.DOTALL)
 COMMAND = re.compile(r"(?:^|`|\n)(?:\.venv/bin/)?aligned ((?:\\\n|[^`\n])+)")
@@ -42,7 +45,7 @@ def solutions(page: Path) -> list[str]:
 
 
 def drawn(page: Path, given: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], list[object]]:
-    """Run a page with these parameters in the place of its own.
+    """Run a page with these parameters in the place of its own. It has to ask for the records that `wanted` foresees.
 
     Returns:
         The names that stand at its end, and what its cells show: the value of each cell's last line, if it has one.
@@ -52,6 +55,15 @@ def drawn(page: Path, given: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch)
     names: dict[str, Any] = {}
     shown: list[object] = []
     values = checked(page, given)
+    asked: set[tuple[RunSpec, str, int]] = set()
+    records = results.records
+
+    def noted(specs: Any, size: int, use_published: bool = True, measure: str = "recovery") -> Any:
+        asked.update((of, measure, size) for of in specs if isinstance(of, RunSpec))
+        return records(specs, size, use_published, measure)
+
+    monkeypatch.setattr(results, "records", noted)
+    monkeypatch.setattr(aligned, "records", noted, raising=False)
     for cell in nbformat.read(page, 4).cells:
         if cell.cell_type == "code":
             tree = ast.parse(cell.source)
@@ -62,4 +74,7 @@ def drawn(page: Path, given: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch)
             plt.close("all")
         if "parameters" in cell.metadata.get("tags", ()):
             names |= values
+    if page.stem in PAGES:
+        of_page = wanted(page.stem, parameters(page) | values)
+        assert asked == {(spec, of.measure, of.size) for of in of_page for spec in of.specs}
     return names, shown

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping
-from dataclasses import fields, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aligned.checks import said
 from aligned.methods import METHODS
 from aligned.report.results import RESULTS, precision, published
-from aligned.spec import RunSpec, kinds, variants
+from aligned.spec import RunSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,77 +137,15 @@ def reading() -> pd.DataFrame:
     )
 
 
-def asked(p: Mapping[str, Any]) -> list[RunSpec]:
-    """The SAEs that a figure's page asks for.
-
-    Args:
-        p: the page's parameters, all of them (`aligned.report.rerun.parameters`, a preset's written over them).
-    """
-    spec = RunSpec(
-        **{field.name: p[field.name] for field in fields(RunSpec) if field.name in p and field.name != "seed"}
-    )
-    arms = {"seed": p["seeds"], "constraint": list(dict.fromkeys(["none", p["constraint"]]))}
-    every = arms | {"constraint": list(dict.fromkeys([*arms["constraint"], *p.get("controls", [])]))}
-    specs = kinds(spec, p["activations"], p["penalties"], p["ks"], **every)
-    several = [p.get(f"other_{name}", p[name]) for name in ("activations", "penalties", "ks")]
-    widths = [{"d_sae": width} for width in p.get("other_widths", [])]
-    for changed in (spec, *variants(spec, widths + p.get("settings", [])).values()):
-        specs += kinds(changed, *several, **arms)
-    for changed in variants(spec, p.get("budgets", [])).values():
-        specs += kinds(changed, ["relu"], p["other_penalties"], [], **arms)
-    for changed in variants(spec, p.get("earlier", [])).values():
-        specs += kinds(changed, p["other_activations"], p["penalties"], p["ks"], **arms)
-    if "rates" in p:
-        first = p["other_penalties"][:1], p["other_ks"][:1]
-        rates = {"seed": p["seeds"], "constraint": ["none"], "lr": p["rates"]}
-        specs += kinds(replace(spec, tokens=p["rate_tokens"]), p["other_activations"], *first, **rates)
-    if "extreme_ks" in p:
-        specs += kinds(spec, p["other_activations"], p["extreme_penalties"], p["extreme_ks"], **arms)
-    return list(dict.fromkeys(specs))
-
-
-def drawn(p: Mapping[str, Any]) -> set[RunSpec]:
-    """The SAEs that a page takes from the published records alone, or leaves out while they are not published; none for
-    a page that is not drawn from records.
-
-    Args:
-        p: the page's parameters, all of them.
-    """
-    from aligned.report.published import PLANS
-
-    parts = [part for plan in PLANS.values() for part in plan.parts.values()]
-    sizes = {size for part in parts for _, size in part.measures}
-    asked_sizes = {p[name] for name in ("eval_tokens", "read_tokens", "windows", "probed") if name in p}
-    usable = p.get("use_published") and asked_sizes <= sizes
-    return {spec for part in parts for spec in part.specs} if usable else set()
-
-
-def ahead(p: Mapping[str, Any]) -> str:
-    """What a page still has to do, in a line: how many SAEs it asks for, how many of them are published or in the
-    store, how many it trains, and in about what time by `cost-cpu`, the record of two cores. "" for a page that trains
-    by other rules than `asked`.
-
-    Args:
-        p: the page's parameters, all of them.
-    """
-    from aligned.store.runs import folders
-
-    if "use_published" not in p:
-        return ""
-    specs, planned = asked(p), drawn(p)
-    known = planned & set(published())
-    here = {folder.name for folder in folders()}
-    rest = [spec for spec in specs if spec not in planned]
-    missing = [spec for spec in rest if spec.name not in here]
-    line = f"{len(specs)} SAEs: {len(known & set(specs))} published, {len(rest) - len(missing)} in the store"
-    if later := sum(spec in planned and spec not in known for spec in specs):
-        line += f", {later} planned and left out until they are published"
-    line += f"; {len(missing)} to train"
-    if missing and p["model"] in D_IN:
-        minutes = 60 * training(record("cost-cpu"), missing, D_IN[p["model"]])["hours"]
-        said = f"{minutes / 60:.0f} hours" if minutes >= 120 else f"{max(1, round(minutes))} minutes"
-        line += f", in about {said} on two cores"
-    return line
+def in_about(specs: Sequence[RunSpec]) -> str:
+    """In about what time two cores train these SAEs, by `cost-cpu`; of a language model that no preset names, that
+    this is not known."""
+    if (model := specs[0].model) not in D_IN:
+        return f" (how long that takes is not known of {model}; a line says it when training begins)"
+    minutes = round(60 * training(record("cost-cpu"), list(specs), D_IN[model])["hours"])
+    if minutes >= 120:
+        return f", in about {minutes / 60:.0f} hours on two cores"
+    return f", in about {minutes} minutes on two cores" if minutes > 1 else ", in about a minute on two cores"
 
 
 def training(record: dict[str, Any], specs: list[RunSpec], d_in: int) -> dict[str, float]:
@@ -243,6 +180,7 @@ def presets(record: dict[str, Any], names: list[str]) -> tuple[pd.DataFrame, pd.
     import pandas as pd
 
     from aligned.report.rerun import NOTEBOOKS, parameters, preset
+    from aligned.report.wanted import asked
 
     pages = {page: parameters(page) for page in sorted(NOTEBOOKS.glob("*.ipynb"))}
     pages = {page: known for page, known in pages.items() if "use_published" in known}
@@ -250,7 +188,7 @@ def presets(record: dict[str, Any], names: list[str]) -> tuple[pd.DataFrame, pd.
     for name in names:
         given = {page: known | preset(name, page) for page, known in pages.items()}
         d_in = D_IN[next(iter(given.values()))["model"]]
-        specs = {page.stem: asked(p) for page, p in given.items()}
+        specs = {page.stem: asked(page.stem, p) for page, p in given.items()}
         whole[name] = training(record, list(dict.fromkeys(s for of in specs.values() for s in of)), d_in)
         each[name] = {page: training(record, of, d_in)["hours"] for page, of in specs.items()}
     return pd.DataFrame(whole).T, pd.DataFrame(each)

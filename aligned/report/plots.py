@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,7 @@ def style() -> None:
         },
     )
     set_matplotlib_formats("svg", metadata={"Date": None})
+    warnings.filterwarnings("ignore", message="IProgress not found")  # progress bars are text here
 
 
 WIDTH = 7.4  # inches: the width of the book's text, so that letters keep their size

@@ -106,7 +106,8 @@ def _real(
     Args:
         model: one of `aligned.language.wheels.MODELS`.
         layer: whose residual stream.
-        penalties: three, for ReLU. `features` uses the middle one; the comparisons outside the grid use the other two.
+        penalties: three, for ReLU. `features` uses the middle one, `behaviour` the first; the comparisons outside the
+            grid use the other two.
         lr: chosen among `rates`, on standard SAEs alone.
         earlier: a rate at which the grid was trained, and seen, before `lr` was chosen.
     """
@@ -124,7 +125,10 @@ def _real(
         "rates": Part([s for r in rates for s in _of("topk", "relu", **cheapest, lr=r)], grid),
         "features": Part(
             _of("topk", "relu", **(whole | {"penalties": penalties[1:2], "ks": (16,)})),
-            (("features", read), ("contexts", read), ("behaviour", read), ("convergence", 1)),
+            (("features", read), ("contexts", read), ("convergence", 1)),
+        ),
+        "behaviour": Part(
+            _of("topk", "relu", **(whole | {"penalties": penalties[:1], "ks": (16,)})), (("behaviour", read),)
         ),
         "browser": Part(
             [s for s in _of("topk", **(whole | {"ks": (16,), "penalties": ()})) if s.seed < 2], (("browser", read),)

@@ -204,10 +204,10 @@ def checked(notebook: Path, given: Mapping[str, Any]) -> Parameters:
 
 
 def ahead(notebook: Path, given: Mapping[str, Any]) -> str:
-    """`aligned.report.cost.ahead`, of a notebook with these parameters."""
-    from aligned.report import cost
+    """`aligned.report.wanted.ahead`, of a notebook with these parameters."""
+    from aligned.report import wanted
 
-    return cost.ahead(parameters(notebook) | dict(given))
+    return wanted.ahead(notebook.stem, parameters(notebook) | dict(given))
 
 
 def rerun(
@@ -227,13 +227,17 @@ def rerun(
 
     Raises:
         ValueError, TypeError: see `checked`.
+        NothingPublished: of what the page can't be drawn without; found before anything runs.
         OSError: `out` can't be written; found before anything runs.
         RuntimeError: a cell failed; the message is that cell's.
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
+    from aligned.report.wanted import check_published
+
     given = checked(notebook, given)
+    check_published(notebook.stem, parameters(notebook) | given)
     check_place(out)
     watched = None if watched is None else calm(watched)
     bar = {"bar_format": CELLS, "desc": notebook.stem, "file": watched, "disable": False}

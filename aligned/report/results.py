@@ -15,7 +15,7 @@ from dataclasses import asdict
 from functools import lru_cache
 from itertools import chain, groupby, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock
 
@@ -173,11 +173,12 @@ def _table(asked: Sequence[Run | RunSpec], size: int, measure: str, later: froze
     made: dict[RunSpec, dict[str, Any]] = {}
     rest = []
     for group, key in keys.items():
-        if all(s in known for s in group) and key in known[group[0]]["metrics"]:
-            answers[group] = known[group[0]]["metrics"]
-            made |= {s: {**_made_by(known[s], key), "published": True} for s in group}
-        elif not left.issuperset(group) or _answered(group, key):
-            rest.append(group)
+        match _state(group, key, known, left):
+            case "published":
+                answers[group] = known[group[0]]["metrics"]
+                made |= {s: {**_made_by(known[s], key), "published": True} for s in group}
+            case "here":
+                rest.append(group)
     if not rest and not answers:
         raise NothingPublished(
             f"none of the {len(keys)} records ({measure}) is published yet; `use_published = False` trains and "
@@ -200,6 +201,29 @@ def _table(asked: Sequence[Run | RunSpec], size: int, measure: str, later: froze
         "missing": [asdict(s) for s in dict.fromkeys(chain(*keys)) if s not in made],
     }
     return table
+
+
+def foreseen(specs: Sequence[RunSpec], size: int, measure: str, use_published: bool) -> dict[str, set[RunSpec]]:
+    """What `records` would do with these specs: which SAEs it would take from what is `published`, which are `left` out
+    until they are published, and which it would open or train `here`.
+
+    Args:
+        specs, size, measure, use_published: as for `records`.
+    """
+    what = MEASURES[measure]
+    known, left = (published(), planned(measure, size)) if use_published else ({}, frozenset())
+    found: dict[str, set[RunSpec]] = {"published": set(), "left": set(), "here": set()}
+    for group in what.groups(list(specs)):
+        found[_state(group, what.key(measure, size, group), known, left)] |= set(group)
+    return found
+
+
+def _state(
+    group: tuple[RunSpec, ...], key: str, known: Mapping[RunSpec, dict[str, Any]], left: frozenset[RunSpec]
+) -> Literal["published", "left", "here"]:
+    if all(s in known for s in group) and key in known[group[0]]["metrics"]:
+        return "published"
+    return "left" if left.issuperset(group) and not _answered(group, key) else "here"
 
 
 def _answered(group: tuple[RunSpec, ...], key: str) -> bool:

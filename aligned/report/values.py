@@ -6,6 +6,7 @@ The rules are those of `RunSpec` and of the language model's own configuration; 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -35,15 +36,21 @@ def problems(page: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> l
     """
     p = {**known, **given}
     if "model" not in p:
-        return []
-    found = list(
-        dict.fromkeys([*_of_specs(p), *_of_sparsity(known, given), *_of_page(page, p), *_of_model(p), *_of_sources(p)])
-    )
-    if not found and {"activations", "penalties", "ks", "seeds", "constraint"} <= set(p):
-        from aligned.report.cost import asked
+        return list(_of_any(page, p))
+    found = [
+        *_of_any(page, p),
+        *_of_specs(p),
+        *_of_sparsity(known, given),
+        *_of_kinds(p),
+        *_of_page(page, p),
+        *_of_model(p),
+    ]
+    found = list(dict.fromkeys([*found, *_of_sources(page, p)]))
+    if not found:
+        from aligned.report.wanted import asked
 
         try:  # what no parameter shows by itself
-            asked(p)
+            asked(page, p)
         except (TypeError, ValueError) as error:
             found = [str(error)]
     return found
@@ -101,6 +108,40 @@ def _of_sparsity(known: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator
         yield f"activation is {given['activation']!r}, and {was}: give sparsity too ({needs})"
 
 
+def _of_any(page: str, p: Mapping[str, Any]) -> Iterator[str]:
+    """What holds of every page, and what belongs to one that names no language model."""
+    for name, value in p.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            yield f"{name} is {value}; it is a finite number"
+        elif name.startswith("length_") and value <= 0:
+            yield f"{name} is {value:g}; a length is above 0"
+    if page == "cost":
+        from aligned.report import cost
+
+        try:
+            cost.record(p["record"])
+        except (OSError, ValueError) as error:
+            yield f"record: {error}"
+    given = p.get("published_sae", "")
+    if p.get("sae_id") and not given:
+        yield f"sae_id is {p['sae_id']!r}, of a release: give published_sae too, the release's name"
+    if given.startswith((".", "/", "~")) and not Path(given).expanduser().exists():
+        yield f"published_sae is {given}, and there is no such folder"
+
+
+def _of_kinds(p: Mapping[str, Any]) -> Iterator[str]:
+    """Kinds of SAE of which a page would show nothing, since no sparsity is given for them."""
+    from aligned.methods import METHODS
+
+    kinds = p.get("activations")
+    if kinds == []:
+        yield f"activations is []; it names one or more of {', '.join(sorted(METHODS))}"
+    for name, counts in (("penalties", False), ("ks", True)):
+        of = [kind for kind in kinds or () if kind in METHODS and METHODS[kind]().counts == counts]
+        if of and p.get(name) == []:
+            yield f"{name} is [], and activations has {', '.join(of)}: give {name}, or leave out these activations"
+
+
 def _of_page(page: str, p: Mapping[str, Any]) -> Iterator[str]:
     from aligned.report.measures import MEASURES
 
@@ -125,7 +166,7 @@ def _of_page(page: str, p: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} is {p[name]}; it is a whole number from {fewest}"
 
 
-def _of_sources(p: Mapping[str, Any]) -> Iterator[str]:
+def _of_sources(page: str, p: Mapping[str, Any]) -> Iterator[str]:
     """A model or a text that is not there, unless the page is drawn from published records alone."""
     from aligned.language import model, text
 
@@ -136,15 +177,15 @@ def _of_sources(p: Mapping[str, Any]) -> Iterator[str]:
             except (OSError, ValueError, RuntimeError) as error:
                 yield str(error)
 
-    if (found := list(missing())) and not _only_drawn(p):
+    if (found := list(missing())) and not _only_drawn(page, p):
         yield from found
 
 
-def _only_drawn(p: Mapping[str, Any]) -> bool:
-    from aligned.report import cost
+def _only_drawn(page: str, p: Mapping[str, Any]) -> bool:
+    from aligned.report.wanted import only_drawn
 
     try:
-        return bool(p.get("use_published")) and set(cost.asked(p)) <= cost.drawn(p)
+        return only_drawn(page, p)
     except (TypeError, ValueError):  # which `problems` says
         return False
 

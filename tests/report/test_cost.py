@@ -1,49 +1,14 @@
 """What a page's SAEs are, and what they cost, as the page on cost has it."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from aligned.report import cost
-from aligned.report.published import PLANS
-from aligned.report.rerun import NOTEBOOKS, parameters, preset, rerun
+from aligned.report.rerun import NOTEBOOKS, parameters
 from aligned.report.results import published
+from aligned.report.wanted import asked
 from aligned.spec import RunSpec
-
-
-def test_a_page_trains_the_saes_that_its_cost_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path / "store"))
-    page = NOTEBOOKS / "dead_features.ipynb"
-    given = preset("smoke", page)
-    rerun(page, tmp_path / "out.ipynb", given)
-    trained = {RunSpec(**json.loads(place.read_text())) for place in (tmp_path / "store").glob("*/spec.json")}
-    assert trained == set(cost.asked(parameters(page) | given))
-
-
-@pytest.mark.parametrize("model", PLANS)
-def test_the_pages_ask_for_what_is_published(model: str) -> None:
-    pages = [page for page in NOTEBOOKS.glob("*.ipynb") if "use_published" in parameters(page)]
-    assert len(pages) == 9
-    given = {page: parameters(page) | (preset(model, page) if model != "embedded" else {}) for page in pages}
-    asked = {spec for p in given.values() for spec in cost.asked(p)}
-    assert asked == set(PLANS[model].specs)
-
-
-def test_a_page_says_what_is_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path / "store"))
-    page = parameters(NOTEBOOKS / "weight_tying.ipynb")
-    count = len(cost.asked(page))
-    there = sum(spec in published() for spec in cost.asked(page))
-    assert cost.ahead(page).startswith(f"{count} SAEs: {there} published, 0 in the store")
-    assert cost.ahead(page).endswith("; 0 to train")
-    scratch = cost.ahead(page | {"use_published": False})
-    assert scratch.startswith(f"{count} SAEs: 0 published, 0 in the store; {count} to train, in about ")
-    assert cost.ahead(page | {"eval_tokens": 4096}) == scratch  # no record of that size
-    (tmp_path / "store" / cost.asked(page)[0].name).mkdir(parents=True)
-    (tmp_path / "store" / cost.asked(page)[0].name / "spec.json").write_text("{}")
-    assert f"1 in the store; {count - 1} to train" in cost.ahead(page | {"use_published": False})
-    assert cost.ahead(parameters(NOTEBOOKS / "geometry.ipynb")) == ""
 
 
 def test_what_was_taken_counts_every_published_sae_once() -> None:
@@ -72,7 +37,7 @@ def test_cost_of_presets_is_that_of_their_steps() -> None:
     ]
     record = {"batch": 2048, "rows": rows}
     whole, pages = cost.presets(record, ["smoke", "scratch"])
-    specs = cost.asked(parameters(NOTEBOOKS / "stability.ipynb"))
+    specs = asked("stability", parameters(NOTEBOOKS / "stability.ipynb"))
     assert len(specs) == len(set(specs)) == 2 * 3 * 2 * 4
     assert pages.scratch["stability"] == pytest.approx(sum(s.steps for s in specs) * 0.01 / 3600)
     assert whole["memory GB"]["scratch"] == 4  # the widest

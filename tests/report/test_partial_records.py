@@ -37,7 +37,7 @@ def test_a_page_draws_what_there_is(name: str, third: int, tmp_path: Path, monke
     assert any("SAEs are published so far" in results.setting(table) for table in tables)
 
 
-@pytest.mark.parametrize("name", ["bimodality", "recovered_ce", "dead_features", "stability"])
+@pytest.mark.parametrize("name", ["bimodality", "recovered_ce", "dead_features", "stability", "is_it_the_constraint"])
 @pytest.mark.parametrize("model", REAL)
 def test_a_real_models_page_is_drawn_from_records(
     model: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
