@@ -47,7 +47,7 @@ book: setup  ## run the figure notebooks with PRESET, and build the book from th
 html: $(PAGES)/.ready  ## build the book from the committed, executed notebooks; without .venv in a small environment (300 MB)
 	PYTHONPATH=. $(PAGES)/python -m aligned.report.book notebooks $(BUILD)/html
 
-slides: setup  ## a lecture of 45 minutes, with the figures of the committed notebooks
+slides: setup  ## a lecture of 45 minutes, with figures for a lecture hall, from the published records
 	@rm -rf $(BUILD)/slides && mkdir -p $(BUILD)/slides && cp -r book/slides $(BUILD)/slides/source
 	$(BIN)/sphinx-build -q -W -b revealjs $(BUILD)/slides/source $(BUILD)/slides/html
 	@echo "open $(BUILD)/slides/html/index.html"

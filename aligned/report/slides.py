@@ -1,0 +1,261 @@
+"""The figures and the sentences of the lecture's slides (`make slides`), from the published records.
+
+A figure has one or two panels, and is drawn as wide as the book's text. A slide is more than twice as wide, so that its
+letters can be read from the last row of a lecture hall.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aligned.checks import listed
+from aligned.language.model import EMBEDDED
+from aligned.report import claims, in_short, plots, rerun, results, scorecard
+from aligned.report.published import CONTROLS, REAL
+from aligned.report.rules import Finding
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HEIGHT = 2.9  # inches, of a panel
+TWO = (EMBEDDED, REAL[0])  # language models, side by side
+ALIGNED = scorecard.ALIGNED
+RECOVERED = "CE recovered"
+
+
+def draw(folder: Path) -> None:
+    """Write each figure of the slides as `<its name>.svg`."""
+    import matplotlib.pyplot as plt
+
+    plots.style()
+    for figure in FIGURES:
+        figure()
+        place = folder / f"{figure.__name__}.svg"
+        plt.gcf().savefig(place, bbox_inches="tight", metadata={"Date": None})
+        plt.close()
+    rerun.figure(rerun.NOTEBOOKS / "geometry.ipynb", "fig-geometry", folder / "geometry.svg")
+
+
+@cache
+def findings() -> dict[str, dict[str, Finding]]:
+    """What became of each claim, by language model."""
+    return {model: scorecard.findings(model) for model in scorecard.models()}
+
+
+def bimodality() -> None:
+    """How many features have which score, on two models."""
+    found = results.facets(["relu"], "scores", TWO)
+    for name, (ax,) in plots.panels(found, height=HEIGHT):
+        plots.shares_of_scores(ax, found[name])
+
+
+def recovered() -> None:
+    """Both arms, and what is between them."""
+    table = results.of_parts(EMBEDDED, "relu")
+    (_, (both,)), (_, (between,)) = plots.panels(
+        [f"{RECOVERED}, relu, {EMBEDDED}", "aligned − standard, at equal L0"], height=HEIGHT, sharey=False
+    )
+    plots.over_l0(both, table, "ce_recovered", "")
+    plots.difference_over_l0(between, table, "ce_recovered", "", ALIGNED)
+
+
+def recovered_real() -> None:
+    """Both arms, on two real models."""
+    found = results.facets(["relu"])
+    for name, (ax,) in plots.panels(found, height=HEIGHT, sharey=False):
+        plots.over_l0(ax, found[name], "ce_recovered", RECOVERED)
+
+
+def recovered_topk() -> None:
+    """What is between the arms, on two models."""
+    found = results.facets(["topk"], models=TWO)
+    for name, (ax,) in plots.panels(found, height=HEIGHT):
+        plots.difference_over_l0(ax, found[name], "ce_recovered", "aligned − standard", ALIGNED)
+
+
+def alive_relu() -> None:
+    """The share of alive features, on two models."""
+    _alive("relu")
+
+
+def alive_topk() -> None:
+    """The same for TopK."""
+    _alive("topk")
+
+
+def _alive(activation: str) -> None:
+    found = results.facets([activation], models=TWO)
+    for name, (ax,) in plots.panels(found, height=HEIGHT):
+        plots.over_l0(ax, found[name], "alive", "share of features alive")
+
+
+def stability() -> None:
+    """Whether seeds agree, for two kinds of SAE."""
+    found = results.facets(["relu", "topk"], "stability", [EMBEDDED])
+    for name, (ax,) in plots.panels(found, height=HEIGHT):
+        pairs = claims.with_l0(found[name], results.of_parts(EMBEDDED, name[0]))
+        plots.over_l0(ax, pairs, "pw_mcc_alive", "PW-MCC, alive features")
+
+
+def scr() -> None:
+    """SCR over the number of features, for two kinds of SAE, of each the least lambda or k."""
+    from aligned.evals.spurious import intervals_over_seeds
+
+    found = results.facets(["relu", "topk"], "scr", [EMBEDDED], "scr")
+    for name, (ax,) in plots.panels(found, height=HEIGHT):
+        rows = found[name][found[name].sparsity == found[name].sparsity.min()]
+        arms = {
+            str(arm): intervals_over_seeds([_of_pairs(row) for _, row in of.iterrows()])
+            for arm, of in rows.groupby("constraint", sort=False)
+        }
+        plots.scr_over_n(ax, arms, "harder")
+
+
+def _of_pairs(row: pd.Series) -> pd.DataFrame:
+    """One SAE's SCR, a row for each pair of attributes and number of features."""
+    import pandas as pd
+
+    return pd.DataFrame({column: row[column] for column in ("removed", "n", "scr", "harder", "pair")})
+
+
+def feature_quality() -> None:
+    """Two measures of each feature of one standard SAE over its score."""
+    """One standard SAE."""
+    table = results.of_parts(EMBEDDED, "features", measure="features")
+    row = table[(table.activation == "relu") & (table.constraint == "none")].iloc[0]
+    titles = {"MCS": "mcs", "concept score": "f1"}
+    for title, (ax,) in plots.panels(titles, height=HEIGHT, sharey=False):
+        plots.against_score(ax, row, titles[title], "")
+        ax.set_title(f"{title}: r = {claims.pearson(row.score, row[titles[title]], row.density):.2f}")
+
+
+def constraints() -> None:
+    """Every way to align, for two kinds of SAE."""
+    table = results.of_parts(EMBEDDED, "controls")
+    found = claims.effects(table, [ALIGNED, *CONTROLS]).ce_recovered
+    for activation, (ax,) in plots.panels(["relu", "topk"], height=HEIGHT):
+        plots.effects(ax, found.loc[activation], f"{RECOVERED}, minus standard")
+
+
+def forest() -> None:
+    """Every case of every claim, on the real models."""
+    import matplotlib.pyplot as plt
+
+    found = {model: of for model, of in findings().items() if model != EMBEDDED}
+    rows = scorecard.cases(*found.values())
+    size = (plots.WIDTH, 0.5 + 0.23 * len(rows))
+    _, axes = plt.subplots(1, len(found), figsize=size, squeeze=False, sharey=True, layout="constrained")
+    for ax, (model, of) in zip(axes[0], found.items()):
+        scorecard.forest(ax, of, rows)
+        ax.set_title(model)
+        ax.tick_params(axis="y", labelsize=10)
+
+
+FIGURES = (
+    bimodality, recovered, recovered_real, recovered_topk, alive_relu, alive_topk, stability, scr, feature_quality,
+    constraints, forest,
+)  # fmt: skip
+
+
+def words() -> dict[str, str]:
+    """What the slides say of the records, by the names under which they include it: of each claim its statement
+    (`says_C1`) and its verdicts, a line a model (`C1`); of each figure its finding (`found_...`); tables and lists."""
+    found = findings()
+    start, _, starts = in_short.of_the_start(found).rpartition("\n\n")
+    half = len(scorecard.CLAIMS) // 2
+    names = list(scorecard.CLAIMS)
+    two = {model: found[model] for model in TWO}
+    here = {EMBEDDED: found[EMBEDDED]}
+    real = {model: of for model, of in found.items() if model != EMBEDDED}
+    return {
+        **{name: _verdicts(name, found) for name in names},
+        **{f"says_{name}": claim.statement for name, claim in scorecard.CLAIMS.items()},
+        "C7_C8": "".join(_verdicts(name, found, f"{name}: ", "; ") for name in ("C7", "C8")),
+        "found_bimodality": _low(),
+        "found_recovered": _became(here, {"": ("C2", "")}),
+        "found_recovered_real": _became(real, {"": ("C2", "")}),
+        "found_recovered_topk": _became(two, {"": ("C3", "topk")}),
+        "found_alive_relu": _became(two, {"": ("C4", "relu, more alive")}),
+        "found_alive_topk": _became(two, {"": ("C4", "topk, more alive")}),
+        "found_stability": _became(here, {"for relu": ("C5", "relu"), "for topk": ("C5", "topk")}),
+        "found_scr": _became(here, {"for relu": ("C6", "relu"), "for topk": ("C6", "topk")}),
+        "found_feature_quality": _became(here, {"of MCS": ("C7", "relu"), "of the concept score": ("C8", "relu")}),
+        "found_constraints": _soft(),
+        "least": ", ".join(str(least) for least, *_ in in_short.BRIEF.values()),
+        "least_ce": f"{claims.RECOVERED.size:g}",
+        "start": start,
+        "starts": starts,
+        "found_starts": _starts(found),
+        "claims_1": _table(names[:half], found),
+        "claims_2": _table(names[half:], found),
+        "not_every": scorecard.NOT_EVERY,
+        **{state: f"<b style='color: {colour}'>{state}</b>" for state, colour in scorecard.COLOURS.items()},
+        "in_brief": in_short.in_brief(found),
+    }
+
+
+def _short(finding: Finding) -> str:
+    return f"<b>{finding.verdict}</b>{finding.short.removeprefix(finding.verdict)}"
+
+
+def _verdicts(name: str, found: in_short.Found, first: str = "", between: str = "<br>") -> str:
+    of_models = between.join(f"{model}: {_short(of[name])}" for model, of in found.items())
+    return f"<small>{first}{of_models}</small>"
+
+
+def _table(names: Iterable[str], found: in_short.Found) -> str:
+    head = [f"| | the paper, in our words | {' | '.join(found)} |", "|---|---|" + "---|" * len(found)]
+    rows = (
+        f"| {name} | {scorecard.CLAIMS[name].statement} | {' | '.join(_short(of[name]) for of in found.values())} |"
+        for name in names
+    )
+    return "\n".join([*head, *rows])
+
+
+def _became(found: in_short.Found, cases: Mapping[str, tuple[str, str]]) -> str:
+    """What became of some cases on some language models, in a sentence.
+
+    Args:
+        found: of these models.
+        cases: each a claim and the name of its case, by what the sentence is to call it.
+    """
+    said = [
+        f"{called or f'on {model}'} {outcome.says}, {outcome.effect}"
+        for model, of in found.items()
+        for called, (name, case) in cases.items()
+        for outcome in of[name].outcomes
+        if outcome.name == case
+    ]
+    return f"{'; '.join(said) or 'not published yet'}."
+
+
+def _low() -> str:
+    """The share of low scores, of each arm."""
+    said = []
+    for (activation, model), rows in results.facets(["relu"], "scores", TWO).items():
+        low = rows.groupby("constraint", sort=False).below_half.mean()
+        each = ", ".join(f"{share:.1%} of {claims.label(str(arm))} features" for arm, share in low.items())
+        said.append(f"{each} ({activation}, {model})")
+    return f"Scores under 1/2: {'; '.join(said)}."
+
+
+def _starts(models: Iterable[str]) -> str:
+    """On which models the start matters, and what C2's rule says of the other start."""
+    known = [of for of in map(in_short.starts, models) if isinstance(of, in_short.Starts)]
+    if not known:
+        return "Not published yet."
+    matters = [of.model for of in known if of.matters]
+    rules = ", ".join(f"<b>{of.by_rule}</b> on {of.model}" for of in known)
+    does = f"It does on {listed(matters)}" if matters else "It is not shown to"
+    return f"{does}. C2 (more cross-entropy), asked of SAEs from rows of norm 1: {rules}."
+
+
+def _soft() -> str:
+    """How the penalty compares with the constraint."""
+    table = results.of_parts(EMBEDDED, "controls")
+    found = claims.effects(table, ["soft"], ALIGNED).ce_recovered.droplevel("arm").sort_index()
+    each = ", ".join(f"{effect} ({activation})" for activation, effect in found.items())
+    return f"`soft` minus `{ALIGNED}`: {each}."
