@@ -28,14 +28,25 @@ _MOST = 1e9  # of a coefficient: with a larger one training is of nothing else
 _GRID = 100_000  # specs in a grid
 
 
+def _counts(activation: object) -> bool:
+    """Whether the sparsity of an activation is a k; true of what is no activation, which is told elsewhere."""
+    return not isinstance(activation, str) or activation not in METHODS or METHODS[activation]().counts
+
+
 def _fields_named(kind: type) -> type:
-    """Makes a dataclass suggest, in its error about an unknown field, which field may be meant."""
+    """Makes a dataclass suggest, in its error about an unknown field, which field may be meant; and ask for the
+    sparsity of an activation for which the default, a k, is none."""
     make = kind.__init__  # type: ignore[misc]
 
     @wraps(make)
     def checked(self: Any, *args: Any, **given: Any) -> None:
         if wrong := checks.unknown(given, (field.name for field in fields(kind))):
             raise TypeError(f"no field {wrong} in {kind.__name__}; there are {', '.join(f.name for f in fields(kind))}")
+        if "activation" in given and "sparsity" not in given and not _counts(given["activation"]):
+            raise ValueError(
+                f"activation is {given['activation']!r}: give sparsity too, the coefficient of its penalty, such as "
+                "0.1 (the default is the k of topk)"
+            )
         make(self, *args, **given)
 
     kind.__init__ = checked  # type: ignore[misc]
@@ -53,7 +64,7 @@ class RunSpec:
         d_sae: number of features.
         activation: the name of a method: relu, p_anneal, topk, batchtopk, jumprelu, gated or matryoshka
             (`aligned methods` lists them with their options).
-        sparsity: k for topk, batchtopk and matryoshka; for the others the penalty's coefficient.
+        sparsity: k for topk, batchtopk and matryoshka; for the others the penalty's coefficient, which has no default.
         constraint: of the encoder; `none` is the standard SAE, `projected` the aligned one. The others are householder,
             rescaled, detached, tied, soft and post_step (`aligned.alignment`).
         init: `unit` or `small` (norm 0.1).
@@ -205,6 +216,12 @@ def grid(spec: RunSpec, **choices: Iterable[Any]) -> list[RunSpec]:
         raise ValueError(f"there is no value for {', '.join(empty)}")
     if math.prod(len(values) for values in lists.values()) > _GRID:
         raise ValueError(f"these choices make more than {_GRID:,} specs; take fewer values of each")
+    of_kinds = {_counts(activation) for activation in (spec.activation, *lists.get("activation", ()))}
+    if len(of_kinds) > 1 and "sparsity" not in lists:
+        raise ValueError(
+            f"the sparsity of some of these activations is k, that of others a penalty's coefficient, and the spec has "
+            f"{spec.sparsity:g}: `aligned.spec.kinds` makes a grid with the sparsities of each"
+        )
     return [replace(spec, **dict(zip(lists, values))) for values in itertools.product(*lists.values())]
 
 

@@ -197,7 +197,11 @@ SPECS: dict[str, Case] = {
     "spec, sparsity 10^400": (lambda: RunSpec(sparsity=10**400), ValueError, "sparsity is 10+.*finite number"),
     "spec, soft 1e39": (lambda: RunSpec(soft=1e39), ValueError, r"from 0 to 1e\+09"),
     "spec, infinite option": (
-        lambda: RunSpec(activation="jumprelu", options={"bandwidth": np.inf}), ValueError, "bandwidth is inf"  # type: ignore[arg-type]
+        lambda: RunSpec(options={"bandwidth": np.inf}, activation="jumprelu", sparsity=1), ValueError, "bandwidth"  # type: ignore[arg-type]
+    ),
+    "spec, no penalty": (lambda: RunSpec(activation="relu"), ValueError, "give sparsity too, the coefficient"),
+    "grid, one sparsity for k and penalty": (
+        lambda: grid(RunSpec(), activation=["topk", "relu"]), ValueError, "`aligned.spec.kinds` makes a grid with"
     ),
     "spec, unknown field": (lambda: RunSpec(dsae=3), TypeError, r"no field dsae \(meant is perhaps d_sae\)"),  # type: ignore[call-arg]
     "grid of None": (lambda: grid(None, seed=[0]), TypeError, "of a RunSpec"),  # type: ignore[arg-type]
@@ -425,8 +429,8 @@ def test_calls(case: str) -> None:
         ({"center": np.True_}, {"center": True}),
         ({"activation": "relu", "sparsity": -0.0}, {"activation": "relu", "sparsity": 0.0}),
         (
-            {"activation": "jumprelu", "options": {"bandwidth": np.float32(0.2)}},
-            {"activation": "jumprelu", "options": {"bandwidth": 0.2}},
+            {"activation": "jumprelu", "sparsity": 1, "options": {"bandwidth": np.float32(0.2)}},
+            {"activation": "jumprelu", "sparsity": 1, "options": {"bandwidth": 0.2}},
         ),
     ],
 )
