@@ -90,8 +90,8 @@ def in_brief(found: Found) -> str:
         return f"{', '.join(most)}, and {last}" if most else last
 
     return (
-        "- **Aligned ReLU SAEs that start as the paper's do, from short encoder rows**, compared with standard ones at "
-        f"equal L0, {said('ReLU')}; those that start from rows of norm 1 {said('unit')}.\n"
+        "- **Aligned ReLU SAEs**, compared with standard ones at equal L0: with the small start of the paper's stack "
+        f"they {said('ReLU')}; from rows of norm 1 they {said('unit')}.\n"
         f"- **Aligned TopK SAEs** {said('TopK')}."
     )
 
@@ -143,7 +143,7 @@ def in_numbers(found: Found) -> str:
         f"| {title} | {' | '.join(_effect(of[name], case) for of in found.values())} |"
         for title, (name, case) in NUMBERS.items()
     ]
-    sizes = ", ".join(str(least) for least, *_ in BRIEF.values())
+    sizes = ", ".join(f"±{least}" for least, *_ in BRIEF.values())
     key = (
         'In the two sentences that begin with "Aligned", the words follow from 95 % intervals: *as much* where all of '
         f"an interval is smaller than {sizes} (the smallest effects of interest); else *more* or *less* where it lies "
@@ -162,7 +162,8 @@ class Starts:
     small: dict[str, Interval]
     unit: dict[str, Interval]
     standard_alive: float  # the share of alive features of standard SAEs from rows of norm 1
-    by_rule: str  # C2's verdict on SAEs from rows of norm 1
+    two_kinds: str  # C1's verdict on SAEs from rows of norm 1
+    more: str  # C2's
 
     @property
     def matters(self) -> bool:
@@ -175,18 +176,23 @@ def starts(model: str) -> Starts | str:
     """What the published records say of both starts; or why they say nothing."""
     try:
         small, unit = of_parts(model, "controls"), of_parts(model, "unit")
-        small = small[small.sparsity.isin(unit.sparsity) & (small.activation == "relu")]
-        columns = {"CE recovered": "ce_recovered", "share of alive features": "alive"}
+        scores = of_parts(model, "unit", measure="scores")
+    except NothingPublished:
+        return f"Of {model} no SAEs with another start are published yet."
+    small = small[small.sparsity.isin(unit.sparsity) & (small.activation == "relu")]
+    columns = {"CE recovered": "ce_recovered", "share of alive features": "alive"}
+    try:
         of_small, of_unit = (
             {name: claims.difference(records, column, ARMS) for name, column in columns.items()}
             for records in (small, unit)
         )
-    except NothingPublished:
-        return f"Of {model} no SAEs with another start are published yet."
     except ValueError as error:
-        return f"On {model} this can't be said yet: {error}."
+        if unit.attrs["missing"]:
+            return f"Of {model} too few SAEs with another start are published yet."
+        return f"On {model} this can't be said: {error}."
     alive = float(unit[unit.constraint == "none"].alive.mean())
-    return Starts(model, of_small, of_unit, alive, claims.recovers_more(unit).verdict)
+    two_kinds, more = claims.bimodal(scores).verdict, claims.recovers_more(unit).verdict
+    return Starts(model, of_small, of_unit, alive, two_kinds, more)
 
 
 def of_the_start(models: Iterable[str]) -> str:
@@ -201,11 +207,13 @@ def of_the_start(models: Iterable[str]) -> str:
     if not known:
         return " ".join(unknown)
     alive = ", ".join(f"{o.standard_alive:.1%} are alive on {o.model}" for o in known)
-    verdict = ", ".join(f"*{o.by_rule}* on {o.model}" for o in known)
+    verdict = "; ".join(f"C1 *{o.two_kinds}* and C2 *{o.more}* on {o.model}" for o in known)
     said.append(
-        "The claims are judged on ReLU SAEs with the small start of the paper's stack: encoder rows of norm 0.1. Of "
+        "The claims are judged on ReLU SAEs with the small start of the paper's stack: a standard SAE's encoder rows "
+        "have norm 0.1, so its scores begin near 0, and those of an aligned one are 1 from the first step on. Of "
         f"the features of standard SAEs that start from rows of norm 1, {alive}: what is alive can't be revived. The "
-        f"rule of C2 (more cross-entropy), applied to SAEs from rows of norm 1, says: {verdict}."
+        "rules of C1 (two kinds of scores) and of C2 (more cross-entropy), applied to ReLU SAEs from rows of norm 1, "
+        f"say: {verdict}."
     )
     said += [*unknown, "The numbers are of the sparsities that were trained from both starts:"]
     rows = [f"| {measure}, {o.model} | {o.small[measure]} | {o.unit[measure]} |" for o in known for measure in o.small]

@@ -74,6 +74,12 @@ class Claim:
             kinds = {*self.activations, *table.activation}
             made, missing = ([spec for spec in specs if spec["activation"] in kinds] for specs in (made, missing))
         so_far = f"{len(made)} of {len(made) + len(missing)} {SO_FAR}" if missing else ""
+        few = list(dict.fromkeys(spec["activation"] for spec in missing))
+        if finding.reason and few:  # a case of which too little is published yet takes nothing from the others
+            whole = table[~table.activation.isin(few)]
+            if len(whole) and not (judged := self.rule(whole, constraint)).reason:
+                finding, table = judged, whole
+                so_far += f", too few of {listed(few)} to judge"
         return replace(finding, claim=self._quoted, asked=self._asked(table, constraint), so_far=so_far)
 
     @property
@@ -307,8 +313,8 @@ def _told(finding: Finding) -> str:
 
 
 NOT_EVERY = (
-    "If a claim says that something is so in every case, and one case is excluded or goes the other way round, then "
-    'the claim does not hold as it stands, even if its verdict is "undecided" or "holds in part".'
+    "A claim about every case fails as soon as one case is excluded or goes the other way round, whatever its verdict "
+    "says."
 )
 
 

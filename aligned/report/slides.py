@@ -248,7 +248,7 @@ def _starts(models: Iterable[str]) -> str:
     if not known:
         return "Not published yet."
     matters = [of.model for of in known if of.matters]
-    rules = ", ".join(f"<b>{of.by_rule}</b> on {of.model}" for of in known)
+    rules = ", ".join(f"<b>{of.more}</b> on {of.model}" for of in known)
     does = f"It does on {listed(matters)}" if matters else "It is not shown to"
     return f"{does}. C2 (more cross-entropy), asked of SAEs from rows of norm 1: {rules}."
 

@@ -177,6 +177,23 @@ def test_a_verdict_counts_the_saes_that_are_not_published_yet() -> None:
     assert "published" not in scorecard.told("C2", table)  # the missing ones are of no concern to it
 
 
+def test_a_case_of_which_too_little_is_published_takes_nothing_from_the_others() -> None:
+    both = page("topk", "batchtopk")
+    of_other = both.activation == "batchtopk"
+    there = both[~of_other | (both.sparsity == 8)]  # at one L0 no arm can be compared with another at equal L0
+    there.attrs = {
+        "made": [{"spec": dict(spec)} for _, spec in there.iterrows()],
+        "missing": [dict(spec) for _, spec in both[of_other & (both.sparsity != 8)].iterrows()],
+    }
+    alone, found = scorecard.CLAIMS["C11"].judge(page("topk")), scorecard.CLAIMS["C11"].judge(there)
+    assert (found.verdict, found.outcomes) == (alone.verdict, alone.outcomes)
+    assert found.verdict != "not testable here"
+    assert found.so_far == "18 of 24 SAEs are published so far, too few of batchtopk to judge"
+    assert "asked of topk SAEs alone" in found.told
+    there.attrs["missing"] = []  # nothing more will come: then the claim can't be judged as it stands
+    assert "for batchtopk" in scorecard.CLAIMS["C11"].judge(there).reason
+
+
 def test_every_claim_has_its_page() -> None:
     for claim in scorecard.CLAIMS.values():
         assert (NOTEBOOKS / f"{claim.page}.ipynb").exists()
