@@ -19,7 +19,7 @@ from aligned.methods.topk import keep_topk
 
 Mistakes = list[tuple[Tensor, str]]  # what a wrong function gives, and what is wrong with it
 SIGN = "the sign is the wrong way round"
-RIGHT, NOTHING = "right", "not written yet: the function returns nothing; write it, and end it with `return`"
+RIGHT, NOTHING = "right", "not written yet: the function returns nothing"
 
 
 def first_right(check: Callable[..., str], *answers: Callable[..., object]) -> Callable[..., object]:
