@@ -1,6 +1,6 @@
 """Checks of what a reader writes in the page "Write it yourself": each tries a function on a small example.
 
-A check says "right", or raises an `AssertionError` whose one line names the mistake, where it is a common one, or shows
+A check says "right", or raises a `Mistake` whose one line names the mistake, where it is a common one, or shows
 the example with the answer and the right one. Of a function that returns nothing it says that it is not written yet.
 """
 
@@ -17,9 +17,17 @@ from aligned import alignment
 from aligned.evals.matching import match
 from aligned.methods.topk import keep_topk
 
+
+class Mistake(AssertionError):
+    """What is wrong with an answer, in a line. A notebook shows that alone: a traceback would show the solution."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
 Mistakes = list[tuple[Tensor, str]]  # what a wrong function gives, and what is wrong with it
 SIGN = "the sign is the wrong way round"
-RIGHT, NOTHING = "right", "not written yet: the function returns nothing"
+RIGHT, NOTHING = "right", "the function returns nothing: is it written, and is there a `return`?"
 
 
 def first_right(check: Callable[..., str], *answers: Callable[..., object]) -> Callable[..., object]:
@@ -108,7 +116,7 @@ def check_topk(answer: Callable[[Tensor, int], Tensor]) -> str:
     told = _check(with_k(k), {"pre": pre}, right, mistakes, f"k = {k} and ")
     for other in (1, 3) if told == RIGHT else ():
         _check(with_k(other), {"pre": pre}, keep_topk(codes, other), [], f"k = {other} and ")
-    return told
+    return told if told != RIGHT else _check_gradients(with_k(k), lambda pre: keep_topk(pre.relu(), k), {"pre": pre})
 
 
 def check_ce_recovered(answer: Callable[[float, float, float], float]) -> str:
@@ -204,30 +212,34 @@ def _row_by_row(values: Tensor) -> Tensor:
 def _check(
     answer: Callable[..., object], given: dict[str, Tensor], right: Tensor, mistakes: Mistakes, where: str = ""
 ) -> str:
-    """`right`, or an `AssertionError` that says what is wrong with the answer, or that it changed what it was given."""
+    """`right`, or a `Mistake` that says what is wrong with the answer, or that it changed what it was given."""
     mine = {name: value.clone() for name, value in given.items()}
     found = answer(*mine.values())
     for name, value in given.items():
-        assert torch.equal(mine[name], value), f"the function changed its argument {name}; make a new tensor instead"
-    kind = type(found).__name__
-    assert found is None or isinstance(found, Tensor), f"the answer is of type {kind}; return a torch tensor"
+        if not torch.equal(mine[name], value):
+            raise Mistake(f"the function changed its argument {name}; make a new tensor instead")
+    if found is not None and not isinstance(found, Tensor):
+        raise Mistake(f"the answer is of type {type(found).__name__}; return a torch tensor")
     return _compare(found, right, where + _said(given), mistakes)
 
 
 def _check_gradients(answer: Callable[..., Tensor], right: Callable[..., Tensor], given: dict[str, Tensor]) -> str:
-    """`right`, or an `AssertionError` that says which gradient does not pass through the answer, or is another one."""
+    """`right`, or a `Mistake` that says which gradient does not pass through the answer, or is another one."""
     of = {}
     for function in (answer, right):
         leaves = [value.clone().requires_grad_() for value in given.values()]
         found = function(*leaves)
-        assert found.requires_grad, "no gradient passes: use torch's operations alone, without `detach` or `no_grad`"
+        if not found.requires_grad:
+            raise Mistake("no gradient passes: use torch's operations alone, without `detach` or `no_grad`")
         weights = torch.arange(1.0, found.numel() + 1).view_as(found)
         of[function] = torch.autograd.grad((found * weights).sum(), leaves, allow_unused=True)
     for name, mine, other in zip(given, of[answer], of[right]):
-        assert mine is not None, f"no gradient reaches {name}: leave out `detach` and `no_grad`"
-        assert torch.allclose(mine, other, atol=1e-4), (
-            f"the values are right, but part of the gradient does not reach {name}: leave out `detach` and `no_grad`"
-        )
+        if mine is None:
+            raise Mistake(f"no gradient reaches {name}: leave out `detach` and `no_grad`")
+        if not torch.allclose(mine, other, atol=1e-4):
+            raise Mistake(
+                f"the values are right, but some of the gradient misses {name}: leave out `detach` and `no_grad`"
+            )
     return RIGHT
 
 
@@ -237,13 +249,14 @@ def _number(found: object) -> Tensor | None:
     try:
         value = torch.as_tensor(found, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError):
-        raise AssertionError(f"the answer is of type {type(found).__name__}; return a number") from None
-    assert value.numel() == 1, f"the answer has the shape {list(value.shape)}; return one number"
+        raise Mistake(f"the answer is of type {type(found).__name__}; return a number") from None
+    if value.numel() != 1:
+        raise Mistake(f"the answer has the shape {list(value.shape)}; return one number")
     return value.detach().reshape(())
 
 
 def _compare(found: Tensor | None, right: Tensor, example: str, mistakes: Mistakes) -> str:
-    """`right`, or an `AssertionError` that names the mistake, where it is one of those that are known."""
+    """`right`, or a `Mistake` that names the mistake, where it is one of those that are known."""
     if found is None:
         return NOTHING
     found = found.detach().float()
@@ -251,9 +264,9 @@ def _compare(found: Tensor | None, right: Tensor, example: str, mistakes: Mistak
         return RIGHT
     for value, what in mistakes:
         if value.shape == found.shape and torch.allclose(found, value, atol=1e-4):
-            raise AssertionError(f"{what} (for {example})")
+            raise Mistake(f"{what} (for {example})")
     mine = _text(found) if found.shape == right.shape else f"of shape {list(found.shape)}, not {list(right.shape)}"
-    raise AssertionError(f"for {example} the answer is {_text(right)}; yours is {mine}")
+    raise Mistake(f"for {example} the answer is {_text(right)}; yours is {mine}")
 
 
 def _said(given: dict[str, Tensor]) -> str:

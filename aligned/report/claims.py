@@ -544,7 +544,8 @@ def correlates(features: pd.DataFrame, metric: str, paper: float) -> Finding:
     Each activation is a case. The effect is Pearson's r over the alive features of a standard SAE; the smallest of
     interest is half of the paper's r, so a case may be shown although the paper's r lies outside the interval: the page
     says where. The interval is over seeds, by Fisher's z (a jackknife where an SAE was compared with another seed's).
-    Beside it stands the partial r given how often features fire (`partial`); the verdict does not rest on it.
+    Beside it stand the partial r given how often features fire (`partial`) and the correlation of ranks (`spearman`),
+    which a few features of great value do not decide; the verdict rests on neither.
 
     Args:
         features: `aligned.records(..., measure="features")`, one row a standard SAE.
@@ -563,11 +564,15 @@ def correlates(features: pd.DataFrame, metric: str, paper: float) -> Finding:
     for (name,), rows in _groups(standard, ["activation"]):
         with _of(str(name)):
             each = list(zip(rows.score, rows[metric], rows.density))
-            r, given = ([of(*sae) for sae in each] for of in (pearson, partial))
+            r = [pearson(*sae) for sae in each]
             if np.isnan(r).any():
                 raise ValueError(f"the {of_metric} is the same for all features of an SAE: nothing correlates with it")
             cases.append(Case(str(name), _correlation(rows, r), least, Gain("correlation", "negative correlation")))
-            beside.append((f"{name}, partial r given firing density", _correlation(rows, given)(LEVEL)))
+            for of, says in (
+                (partial, "partial r given firing density"),
+                (spearman, "correlation of ranks (Spearman)"),
+            ):
+                beside.append((f"{name}, {says}", _correlation(rows, [of(*sae) for sae in each])(LEVEL)))
     measured = f"Pearson's r of alignment score and {of_metric} over the alive features of a standard SAE"
     return decide(cases, _sample(standard, ["none"]), beside=tuple(beside), measured=measured)
 
@@ -614,6 +619,18 @@ def partial(score: Sequence[float], metric: Sequence[float], density: Sequence[f
     both = np.stack([a, b], 1)
     left = both - given @ np.linalg.lstsq(given, both)[0]
     return float(np.corrcoef(left.T)[0, 1])
+
+
+def spearman(score: Sequence[float], metric: Sequence[float], density: Sequence[float]) -> float:
+    """Correlation of the ranks of alignment score and a metric over the features that are alive.
+
+    Raises:
+        ValueError: as `pearson`.
+    """
+    from scipy.stats import spearmanr
+
+    a, b, _ = _alive(score, metric, density)
+    return float(spearmanr(a, b).statistic)
 
 
 def _alive(*columns: Sequence[float]) -> list[Float[np.ndarray, " alive"]]:

@@ -28,7 +28,7 @@ SAYS = (
     (
         "C11",
         "",
-        f"in SAEs of other kinds than ReLU, alignment costs less than {claims.RECOVERED}, with no new settings",
+        f"with p-annealing, TopK and BatchTopK, alignment costs less than {claims.RECOVERED}, with no new settings",
     ),
     ("C5", "", "another seed finds more of the aligned features again"),
     ("C6", "", "aligned SAEs are better at removing spurious correlations"),

@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import rankdata
 
 from aligned.evals.intervals import Interval, interval, interval_of_pairs, interval_of_shares
 from aligned.report.claims import (
@@ -551,9 +552,12 @@ def test_c7_is_of_standard_saes_by_seed_with_the_partial_r_beside_it() -> None:
     ((_, effect),) = found.parts
     of_z = interval(z.mean(1))
     assert (effect.mean, effect.low, effect.high) == pytest.approx(tuple(np.tanh([of_z.mean, of_z.low, of_z.high])))
-    ((name, given),) = found.beside
+    (name, given), (other, ranks) = found.beside
     assert name == "relu, partial r given firing density"
     assert given.mean == pytest.approx(0, abs=0.02)
+    assert other == "relu, correlation of ranks (Spearman)"
+    of_ranks = [np.corrcoef(rankdata(row["score"]), rankdata(row["mcs"]))[0, 1] for row in rows]
+    assert ranks.mean == pytest.approx(np.tanh(np.mean(np.arctanh(of_ranks))))
     of_pairs = standard[standard.sparsity == 0.5].assign(other_seed=[1, 2, 0])  # each measured against another's
     ((_, of_pair),) = correlates(of_pairs, "mcs", 0.65).parts
     jackknife = interval_of_pairs(z[:, 0], np.array([(0, 1), (1, 2), (2, 0)]))
