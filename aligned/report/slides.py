@@ -123,7 +123,6 @@ def _of_pairs(row: pd.Series) -> pd.DataFrame:
 
 def feature_quality() -> None:
     """Two measures of each feature of one standard SAE over its score."""
-    """One standard SAE."""
     table = results.of_parts(EMBEDDED, "features", measure="features")
     row = table[(table.activation == "relu") & (table.constraint == "none")].iloc[0]
     titles = {"MCS": "mcs", "concept score": "f1"}
@@ -182,6 +181,7 @@ def words() -> dict[str, str]:
         "found_alive_topk": _became(two, {"": ("C4", "topk, more alive")}),
         "found_stability": _became(here, {"for relu": ("C5", "relu"), "for topk": ("C5", "topk")}),
         "found_scr": _became(here, {"for relu": ("C6", "relu"), "for topk": ("C6", "topk")}),
+        "found_ranks": _ranks(here[EMBEDDED]),
         "found_feature_quality": _became(here, {"of MCS": ("C7", "relu"), "of the concept score": ("C8", "relu")}),
         "found_constraints": _soft(),
         "least": ", ".join(str(least) for least, *_ in in_short.BRIEF.values()),
@@ -230,6 +230,11 @@ def _became(found: in_short.Found, cases: Mapping[str, tuple[str, str]]) -> str:
         if outcome.name == case
     ]
     return f"{'; '.join(said) or 'not published yet'}."
+
+
+def _ranks(found: Mapping[str, Finding]) -> str:
+    """C8's correlation of ranks, of ReLU SAEs."""
+    return next((str(r) for what, r in found["C8"].beside if what.startswith("relu, correlation")), "not published yet")
 
 
 def _low() -> str:
