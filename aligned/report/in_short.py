@@ -146,7 +146,7 @@ def in_numbers(found: Found) -> str:
     sizes = ", ".join(f"±{least}" for least, *_ in BRIEF.values())
     key = (
         'In the two sentences that begin with "Aligned", the words follow from 95 % intervals: *as much* where all of '
-        f"an interval is smaller than {sizes} (the smallest effects of interest); else *more* or *less* where it lies "
+        f"an interval lies within {sizes} (the smallest effects of interest); else *more* or *less* where it lies "
         "above or below 0; else *open*. A claim of several cases is judged by wider intervals, so a case can be open "
         "in the list of claims and not in the sentences.\n"
     )

@@ -109,11 +109,12 @@ def wanted(page: str, p: Mapping[str, Any]) -> list[Wanted]:
             return [Wanted(two, "browser", p["eval_tokens"], needed=False)]
         case "weight_tying":
             return [Wanted(base, "recovery", p["eval_tokens"])]
-    started = [s for s in settings() if s.init == spec.init]  # another start is one of ReLU SAEs alone
-    changed = [s for of in started for s in kinds(of, p["activations"], p["penalties"], p["ks"], **pair)]
-    penalised = [a for a in p["activations"] if a in ("relu", "p_anneal")]
-    restarted = [of for of in settings() if of.init != spec.init]
-    changed += [s for of in restarted for s in kinds(of, penalised, p["penalties"], p["ks"], **pair)]
+
+    def concerned(of: RunSpec) -> list[str]:
+        """Another start is one of ReLU SAEs alone."""
+        return [a for a in p["activations"] if of.init == spec.init or a in ("relu", "p_anneal")]
+
+    changed = [s for of in settings() for s in kinds(of, concerned(of), p["penalties"], p["ks"], **pair)]
     first_two = kinds(spec, p["activations"], p["penalties"][:1], p["ks"][:1], **pair)
     return [
         Wanted(base, "recovery", p["eval_tokens"]),
@@ -155,7 +156,7 @@ def ahead(page: str, p: Mapping[str, Any]) -> str:
     from aligned.report import cost
     from aligned.store.runs import folders
 
-    states = [foreseen(of.specs, of.size, of.measure, p["use_published"]) for of in wanted(page, p)]
+    states = [state for _, state in _foreseen(page, p)]
     if opened := _of_a_measure(page, p):
         states = [{"published": set(), "left": set(), "here": set(opened)}]
     if not states:
@@ -181,8 +182,7 @@ def check_published(page: str, p: Mapping[str, Any]) -> None:
     Args:
         page, p: as for `wanted`.
     """
-    for of in wanted(page, p):
-        state = foreseen(of.specs, of.size, of.measure, p["use_published"])
+    for of, state in _foreseen(page, p):
         if of.needed and state["left"] and not state["published"] and not state["here"]:
             raise NothingPublished(
                 f"{page}: nothing of its {len(state['left'])} SAEs is published yet ({of.measure}): "
@@ -192,5 +192,10 @@ def check_published(page: str, p: Mapping[str, Any]) -> None:
 
 def only_drawn(page: str, p: Mapping[str, Any]) -> bool:
     """Whether a page needs neither the language model nor its text, since all that it shows is published."""
-    of = wanted(page, p)
-    return bool(of) and not any(foreseen(one.specs, one.size, one.measure, p["use_published"])["here"] for one in of)
+    of = _foreseen(page, p)
+    return bool(of) and not any(state["here"] for _, state in of)
+
+
+def _foreseen(page: str, p: Mapping[str, Any]) -> list[tuple[Wanted, dict[str, set[RunSpec]]]]:
+    """What a page asks for, each with what `aligned.records` would do."""
+    return [(of, foreseen(of.specs, of.size, of.measure, p["use_published"])) for of in wanted(page, p)]
