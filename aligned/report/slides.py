@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HEIGHT = 2.9  # inches, of a panel
+TALLEST = 3.4  # of a figure: a taller one is shown with smaller letters
 TWO = (EMBEDDED, REAL[0])  # language models, side by side
 ALIGNED = scorecard.ALIGNED
 RECOVERED = "CE recovered"
@@ -145,7 +146,7 @@ def forest() -> None:
 
     found = {model: of for model, of in findings().items() if model != EMBEDDED}
     rows = scorecard.cases(*found.values())
-    size = (plots.WIDTH, 0.5 + 0.23 * len(rows))
+    size = (plots.WIDTH, min(0.5 + 0.23 * len(rows), TALLEST))
     _, axes = plt.subplots(1, len(found), figsize=size, squeeze=False, sharey=True, layout="constrained")
     for ax, (model, of) in zip(axes[0], found.items()):
         scorecard.forest(ax, of, rows)
