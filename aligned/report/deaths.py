@@ -1,0 +1,136 @@
+"""Where features die, on several language models: what the mean of the activations does to them, and what the start.
+
+A share of dead features is that of the end of training: the features that have not fired for its last fifth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from aligned.report.claims import DEAD
+from aligned.report.published import ARMS
+from aligned.report.results import NothingPublished, of_parts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PARTS = {"": "", "centred": "centred", "unit": "unit"}  # of each way to train, the part of the plan; "" is the grid
+
+
+def at_end(records: pd.DataFrame) -> dict[str, pd.Series]:
+    """Of each arm the share of dead features at the end of training, a number for each SAE.
+
+    Args:
+        records: with the columns `constraint` and `log_dead` (the measure `scores`).
+    """
+    return {arm: of.log_dead.map(lambda log: log[-1]) for arm, of in records.groupby("constraint", sort=False)}
+
+
+def table(activations: Iterable[str], like: pd.DataFrame) -> pd.DataFrame:
+    """The share of dead features: a row for each activation and model, a mean over SAEs in each column.
+
+    The columns `none` and `projected` are the two arms. A column that ends in ` centred` is of SAEs that read
+    activations without their mean; one in ` unit`, of ReLU SAEs that start from rows of norm 1. All of a row is of the
+    sparsities that each of its columns has; for TopK, of the one k for which `expected` was computed. What is not
+    published is NaN.
+
+    Args:
+        activations: kinds of SAE.
+        like: what the activations of each model are like (`results/residuals.json`), with the model as index.
+    """
+    import pandas as pd
+
+    rows = {}
+    for activation in activations:
+        for model, of in ((model, _published(model, activation, like.k[model])) for model in like.index):
+            if "" in of:
+                common = set.intersection(*(set(found.sparsity) for found in of.values()))
+                rows[activation, model] = {
+                    "gamma": like.gamma[model],
+                    "expected": like.get(f"expected_dead_{activation}", {}).get(model, float("nan")),
+                } | {
+                    f"{arm} {how}".strip(): end.mean()
+                    for how, found in of.items()
+                    for arm, end in at_end(found[found.sparsity.isin(common)]).items()
+                }
+    columns = ["gamma", "expected", *(f"{arm} {how}".strip() for how in PARTS for arm in ARMS)]
+    return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns)
+
+
+def _published(model: str, activation: str, k: int) -> Mapping[str, pd.DataFrame]:
+    """The records of each way to train, as far as there are any."""
+    found = {}
+    for how, part in PARTS.items():
+        with suppress(NothingPublished):
+            of = of_parts(model, part or activation, measure="scores")
+            of = of[(of.activation == activation) & ((activation != "topk") | (of.sparsity == k))]
+            if len(of):
+                found[how] = of
+    return found
+
+
+def in_words(dead: pd.DataFrame) -> str:
+    """What a `table` says of the mean and of the start, in a list in Markdown."""
+    kinds = list(dict.fromkeys(activation for activation, _ in dead.index))
+    lines = [_of_the_mean(activation, dead.loc[activation]) for activation in kinds if len(dead.loc[activation]) > 1]
+    rows: Mapping[tuple[str, str], pd.Series] = dict(dead.iterrows())  # type: ignore[arg-type]
+    lines += [_without_the_mean(*key, of) for key, of in rows.items()]
+    lines += [_of_the_start(model, of) for (activation, model), of in rows.items() if activation == "relu"]
+    return "\n".join(f"- {line}" for line in lines if line)
+
+
+def _of_the_mean(activation: str, of: pd.DataFrame) -> str:
+    """Whether the model with the largest mean is the one with the most dead features."""
+    largest, most = of.gamma.idxmax(), of.none.idxmax()
+    others = of.gamma.drop(largest).max()
+    where = "there, too" if largest == most else f"on {most}"
+    shares = ", ".join(f"{share:.1%} on {model}" for model, share in of.none.items())
+    return (
+        f"**The mean, {activation}.** Gamma is largest on {largest} ({of.gamma[largest]:.2f}; at most {others:.2f} on "
+        f"the others). Standard SAEs have the most dead features {where} ({shares})."
+    )
+
+
+def _without_the_mean(activation: str, model: str, of: pd.Series) -> str:
+    """What is left of the dead features of standard SAEs, and of what alignment does, if the mean is subtracted."""
+    before, after = of["none"], of["none centred"]
+    if not after >= 0:
+        return ""
+    if before < DEAD.size:
+        said = "hardly a feature is dead with the mean, so nothing can be learned from subtracting it"
+    elif after < before / 2:
+        said = "most of them die of the mean"
+    elif after < before:
+        said = "most of them die of something else"
+    else:
+        said = "they do not die of the mean"
+    arms = (
+        f"aligned SAEs {of['projected']:.1%} with it and {of['projected centred']:.1%} without"
+        if of["projected centred"] >= 0
+        else "aligned SAEs without it are not published yet"
+    )
+    return (
+        f"**Without the mean, {activation} on {model}.** Standard SAEs have {before:.1%} dead features with the mean "
+        f"and {after:.1%} without it: {said} ({arms})."
+    )
+
+
+def _of_the_start(model: str, of: pd.Series) -> str:
+    """Whether features of standard ReLU SAEs die of the small start."""
+    small, unit = of["none"], of["none unit"]
+    if not unit >= 0:
+        return f"**The start, relu on {model}.** SAEs from rows of norm 1 are not published yet."
+    if small < DEAD.size:
+        said = "hardly a feature is dead from either" if unit < DEAD.size else "the small start keeps more alive"
+    elif unit < DEAD.size:
+        said = "they die of the small start"
+    elif unit < small / 2:
+        said = "most of them die of the small start"
+    else:
+        said = "most of them die of something else than the small start"
+    return (
+        f"**The start, relu on {model}.** Standard SAEs have {small:.1%} dead features from the small start and "
+        f"{unit:.1%} from rows of norm 1: {said}."
+    )

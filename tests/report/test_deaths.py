@@ -1,0 +1,91 @@
+"""What is said of the mean and of the start, on shares of dead features whose answer is known."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from aligned.report import deaths, results
+
+LIKE = pd.DataFrame(json.loads((results.RESULTS / "residuals.json").read_text())["rows"]).set_index("model")
+NAN = float("nan")
+
+
+def _dead(*rows: tuple[str, str, dict[str, float]]) -> pd.DataFrame:
+    columns = ["gamma", "expected", "none", "projected", "none centred", "projected centred", "none unit"]
+    return pd.DataFrame.from_dict({(kind, model): of for kind, model, of in rows}, orient="index").reindex(
+        columns=columns
+    )
+
+
+def test_a_row_is_of_the_sparsities_that_all_its_columns_have() -> None:
+    dead = deaths.table(["relu", "topk"], LIKE.loc[["embedded"]])
+    grid = results.of_parts("embedded", "relu", measure="scores")
+    unit = results.of_parts("embedded", "unit", measure="scores")
+    few = grid[grid.sparsity.isin(unit.sparsity) & (grid.constraint == "none")]
+    assert set(few.sparsity) < set(grid.sparsity)
+    ends = [log[-1] for log in few.log_dead]
+    assert dead.loc[("relu", "embedded"), "none"] == pytest.approx(sum(ends) / len(ends))
+    topk = results.of_parts("embedded", "topk", measure="scores")
+    of_k = topk[(topk.sparsity == LIKE.k["embedded"]) & (topk.constraint == "projected")]
+    ends = [log[-1] for log in of_k.log_dead]
+    assert dead.loc[("topk", "embedded"), "projected"] == pytest.approx(sum(ends) / len(ends))
+    assert dead.loc[("topk", "embedded"), "expected"] == LIKE.expected_dead_topk["embedded"]
+
+
+def test_what_is_not_published_is_not_a_number_and_has_a_dash_in_words() -> None:
+    dead = deaths.table(["topk"], LIKE)
+    assert dead["none unit"].isna().all()  # TopK SAEs have one start
+    assert "start" not in deaths.in_words(dead)
+    assert deaths.table(["jumprelu"], LIKE).empty
+
+
+@pytest.mark.parametrize(
+    ("centred", "said"),
+    [
+        (0.05, "most of them die of the mean"),
+        (0.25, "most of them die of something else"),
+        (0.35, "they do not die of the mean"),
+    ],
+)
+def test_the_mean_is_blamed_as_far_as_features_live_without_it(centred: float, said: str) -> None:
+    row = {"gamma": 5.0, "none": 0.3, "projected": 0.2, "none centred": centred, "projected centred": 0.1}
+    (line,) = deaths.in_words(_dead(("topk", "m", row))).splitlines()
+    assert f"30.0% dead features with the mean and {centred:.1%} without it: {said}" in line
+
+
+def test_hardly_a_dead_feature_teaches_nothing_about_the_mean() -> None:
+    row = {"gamma": 5.0, "none": 0.001, "none centred": 0.0}
+    (line,) = deaths.in_words(_dead(("topk", "m", row))).splitlines()
+    assert "nothing can be learned" in line
+    assert "aligned SAEs without it are not published yet" in line
+
+
+@pytest.mark.parametrize(
+    ("small", "unit", "said"),
+    [
+        (0.3, 0.001, "they die of the small start"),
+        (0.3, 0.1, "most of them die of the small start"),
+        (0.3, 0.28, "most of them die of something else than the small start"),
+        (0.001, 0.002, "hardly a feature is dead from either"),
+        (0.001, 0.2, "the small start keeps more alive"),
+        (0.3, NAN, "not published yet"),
+    ],
+)
+def test_the_start_is_blamed_as_far_as_features_live_from_the_other(small: float, unit: float, said: str) -> None:
+    (line,) = deaths.in_words(_dead(("relu", "m", {"gamma": 5.0, "none": small, "none unit": unit}))).splitlines()
+    assert said in line
+
+
+def test_the_largest_mean_and_the_most_dead_features_may_be_two_models() -> None:
+    one, two = {"gamma": 5.0, "none": 0.1}, {"gamma": 1.0, "none": 0.3}
+    (line,) = deaths.in_words(_dead(("topk", "a", one), ("topk", "b", two))).splitlines()
+    assert "largest on a (5.00; at most 1.00 on the others)" in line
+    assert "the most dead features on b (10.0% on a, 30.0% on b)" in line
+    (line,) = deaths.in_words(_dead(("topk", "a", two), ("topk", "b", one))).splitlines()
+    assert "largest on b" in line
+    two["gamma"] = 6.0
+    (line,) = deaths.in_words(_dead(("topk", "a", one), ("topk", "b", two))).splitlines()
+    assert "the most dead features there, too" in line
