@@ -16,6 +16,8 @@ from aligned.report import cost
 from benchmarks import speed
 
 ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PROSE = [ROOT / "book" / f"{name}.md" for name in ("method", "model", "real_models", "runs")]
 
 
 def pins(lines: list[str]) -> dict[str, str]:
@@ -53,7 +55,7 @@ def test_links_to_files_of_the_repository_lead_somewhere(page: Path) -> None:
     assert not [link for link in links if "://" not in link and not (ROOT / link).exists()]
 
 
-@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
 def test_committed_notebooks_were_run_and_hold_no_error(notebook: Path) -> None:
     code = [c for c in nbformat.read(notebook, 4).cells if c.cell_type == "code"]
     assert all(c.execution_count is not None for c in code)
@@ -64,20 +66,28 @@ def test_committed_notebooks_were_run_and_hold_no_error(notebook: Path) -> None:
 
 
 def test_committed_notebooks_were_run_with_the_values_that_stand_in_them() -> None:
-    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+    for notebook in NOTEBOOKS:
         assert not any("injected-parameters" in c.metadata.get("tags", ()) for c in nbformat.read(notebook, 4).cells)
 
 
-@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
-def test_a_page_opens_with_its_goal_what_it_assumes_and_how_long_it_takes(notebook: Path) -> None:
-    opening = nbformat.read(notebook, 4).cells[0].source
-    for words in ("{doc}`glossary </book/glossary>`", "**After this page you can**", "**It assumes**", "**It takes**"):
+@pytest.mark.parametrize("page", [*NOTEBOOKS, *PROSE], ids=lambda p: p.stem)
+def test_a_page_opens_with_its_goal_what_it_assumes_and_how_long_it_takes(page: Path) -> None:
+    opening = nbformat.read(page, 4).cells[0].source if page.suffix == ".ipynb" else page.read_text()
+    for words in ("{doc}`glossary", "**After this page you can**", "**It assumes**", "**It takes**"):
         assert words in opening
 
 
+def test_no_text_holds_the_two_sides_of_a_merge() -> None:
+    kinds = (".py", ".md", ".ipynb", ".css", ".yml", ".toml", ".txt", ".cff")
+    folders = ("aligned", "benchmarks", "book", "notebooks", "tests")
+    texts = [*ROOT.glob("*"), *(file for folder in folders for file in (ROOT / folder).rglob("*"))]
+    texts = [text for text in texts if text.suffix in kinds]
+    assert len(texts) > 100
+    assert not [text for text in texts if re.search("^(<{7}|>{7}) ", text.read_text(), re.MULTILINE)]
+
+
 def test_every_page_links_to_the_code_that_it_uses() -> None:
-    pages = [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "book" / f"{n}.md" for n in ("method", "model", "runs"))]
-    for page in pages:
+    for page in [*NOTEBOOKS, *PROSE]:
         links = re.findall(r"{download}`[^<`]+ <([^>]+)>`", page.read_text())
         assert links, page.name
         assert all((page.parent / link).exists() for link in links), page.name
