@@ -38,6 +38,7 @@ RAW_TEX = r"""() => {
   return found;
 }"""
 NAMELESS = "images => images.filter(i => !i.alt || /[0-9a-f]{32}/.test(i.alt)).map(i => i.src)"
+UNLINKED = "images => images.filter(i => i.closest('a')?.href !== i.src).map(i => i.src)"  # can't be enlarged
 SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 pytestmark = [
@@ -95,6 +96,7 @@ def test_a_page_opens_without_a_fault(screen: BrowserContext, address: str, name
     assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
     assert page.evaluate(RAW_TEX) == []
     assert page.eval_on_selector_all("article img", NAMELESS) == []
+    assert page.eval_on_selector_all("article figure img", UNLINKED) == []
     assert page.evaluate(SIDEWAYS) == 0
     of_others = {
         "exclude": [[".citation-list"], [".bd-links summary"]]
