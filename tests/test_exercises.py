@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import signal
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +87,9 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
     ("alignment_score", lambda e, d: (e.T * d).sum(1, keepdim=True), "leave `keepdim` out"),
     ("alignment_score", lambda e, d: (e.T * d).mean(1), "a mean over d_in"),
     ("alignment_score", lambda e, d: (e.T * d).sum(1).numpy(), "of type ndarray; return a torch tensor"),
+    ("alignment_score", lambda e, d: (e.T * d).sum(1).int(), "whole numbers"),
     ("alignment_score", lambda e, d: -(e.T * d).sum(1), "the sign"),
-    ("alignment_score", lambda e, d: (e.T * d).sum(1) + 1, r"the answer is [4, 1, -1]; yours is [5, 2, 0]"),
+    ("alignment_score", lambda e, d: (e.T * d).sum(1) + 1, r"the answer is [4, 2.5, -1]; yours is [5, 3.5, 0]"),
     ("projected", lambda v, d: along(v, d, torch.ones(len(d))), "divided by |d|^2"),
     ("projected", lambda v, d: along(v, d, d.norm(dim=1)), "is divided by |d|, and should be by |d|^2"),
     ("projected", lambda v, d: along(v, unit(d), torch.ones(len(d))), "that with d itself should be"),
@@ -120,18 +124,30 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
     ("topk", lambda pre, k: pre.relu(), "the ReLU alone"),
     ("topk", lambda pre, k: top(pre, 2), "for k = 1 and pre"),
     ("topk", lambda pre, k: top(pre.detach(), k), "no gradient passes"),
+    ("topk", lambda pre, k: top(torch.from_numpy(pre.numpy()), k), "no gradient passes through numpy"),
     ("ce_recovered", lambda clean, sae, zero: (sae - clean) / (zero - clean), "the share that is lost"),
     ("ce_recovered", lambda clean, sae, zero: (sae - zero) / (zero - clean), "the sign"),
     ("ce_recovered", lambda clean, sae, zero: 100 * (zero - sae) / (zero - clean), "in percent"),
     ("ce_recovered", lambda clean, sae, zero: zero - sae / zero - clean, "brackets"),
     ("ce_recovered", lambda clean, sae, zero: clean / sae, "a ratio of losses"),
     ("ce_recovered", lambda clean, sae, zero: sae / clean, "a ratio of losses"),
+    ("ce_recovered", lambda clean, sae, zero: 0.9, "for losses of 2 (clean), 7 (SAE), 6 (zero) the answer is -0.25"),
+    ("ce_recovered", lambda clean, sae, zero: max(0.0, (zero - sae) / (zero - clean)), "below 0"),
     ("ce_recovered", lambda clean, sae, zero: "0.9", "of type str; return a number"),
     ("pw_mcc", lambda a, b: cosines(a, b).amax(1).mean(), "each row of a took its best partner"),
     ("pw_mcc", lambda a, b: cosines(a, b).amax(0).mean(), "each row of b took its best partner"),
     ("pw_mcc", lambda a, b: cosines(a, b).diagonal().mean(), "in their order"),
     ("pw_mcc", lambda a, b: (a @ b.T).amax(1).mean(), "inner products"),
     ("pw_mcc", pairs_by_inner_products, "chosen by inner products"),
+    ("pw_mcc", lambda a, b: cosines(a, b)[paired(-torch.cdist(a, b))].mean(), "or distances of rows of any length"),
+    (
+        "pw_mcc",
+        lambda a, b: cosines(a, b)[paired(-(torch.cdist(a, b) ** 2))].mean(),
+        "or distances of rows of any length",
+    ),
+    ("pw_mcc", lambda a, b: cosines(a, b)[paired(-torch.cdist(unit(a), unit(b)))].mean(), "the sum of the distances"),
+    ("pw_mcc", lambda a, b: cosines(a, b)[paired(cosines(a, b).abs())].mean(), "without its sign"),
+    ("pw_mcc", lambda a, b: (a @ b.T)[paired(cosines(a, b))].mean(), "these are inner products"),
     ("pw_mcc", wrong_way_round, "the wrong way round"),
     ("pw_mcc", lambda a, b: cosines(a.T, b.T)[paired(cosines(a.T, b.T))].mean(), "the columns were compared"),
     ("pw_mcc", lambda a, b: (unit(a).T @ unit(b))[paired(unit(a).T @ unit(b))].mean(), "the columns were compared"),
@@ -175,13 +191,45 @@ def test_a_function_that_is_not_written_yet_is_no_error(name: str) -> None:
     assert "returns nothing" in getattr(exercises, f"check_{name}")(lambda *given: None)
 
 
+def test_a_trial_of_all_pairings_is_right_but_stopped() -> None:
+    def of_all(a: Tensor, b: Tensor) -> float:
+        c = cosines(a, b).numpy()
+        return max(float(c[range(len(c)), order].mean()) for order in permutations(range(len(c))))
+
+    before = signal.getsignal(signal.SIGVTALRM)
+    with pytest.raises(exercises.Mistake, match="right for 4 rows, but 10 rows take over 2 seconds"):
+        exercises.check_pw_mcc(of_all)
+    assert signal.getsignal(signal.SIGVTALRM) is before
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
+
+
 def test_the_readers_own_function_is_taken_if_it_is_right() -> None:
-    mine, solution = RIGHT["ce_recovered"], lambda clean, sae, zero: (zero - sae) / (zero - clean)
+    mine, the_books = RIGHT["ce_recovered"], lambda clean, sae, zero: (zero - sae) / (zero - clean)
     for wrong in (lambda *given: None, lambda *given: 1 / 0, lambda clean, sae, zero: sae / clean):
-        assert exercises.first_right(exercises.check_ce_recovered, wrong, solution) is solution
-    assert exercises.first_right(exercises.check_ce_recovered, mine, solution) is mine
-    with pytest.raises(ValueError, match="check_topk says of none"):
-        exercises.first_right(exercises.check_topk, lambda pre, k: pre)
+        used, told = exercises.yours_or_the_books(ce_recovered=(wrong, the_books), topk=(RIGHT["topk"], top))
+        assert used.ce_recovered is the_books
+        assert told == "yours: topk; the book's: ce_recovered"
+    used, told = exercises.yours_or_the_books(ce_recovered=(mine, the_books))
+    assert used.ce_recovered is mine
+    assert told == "yours: ce_recovered; the book's: none"
+
+
+PAGE = NOTEBOOKS / "write_it_yourself.ipynb"
+
+
+def test_the_page_never_takes_a_name_from_the_reader() -> None:
+    """So the checks, run again, still speak of what the reader wrote."""
+    cells = [cell.source for cell in nbformat.read(PAGE, 4).cells if cell.cell_type == "code"]
+    binding = [
+        (name, number)
+        for number, source in enumerate(cells)
+        for node in ast.walk(ast.parse(source))
+        for name in (*RIGHT, "rescaled")
+        if (isinstance(node, ast.FunctionDef) and node.name == name)
+        or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == name)
+    ]
+    assert sorted(name for name, _ in binding) == sorted(RIGHT)
+    assert all("# yours" in cells[number] for _, number in binding)
 
 
 MARK = re.compile(r"\*(Easy|Medium|Hard), \d+ minutes\.\* \S")
