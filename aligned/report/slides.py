@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aligned.checks import listed
+from aligned.evals.intervals import Interval
 from aligned.language.model import EMBEDDED
-from aligned.report import claims, in_short, plots, rerun, results, scorecard
+from aligned.report import claims, cost, in_short, plots, rerun, results, scorecard
 from aligned.report.published import CONTROLS, REAL
 from aligned.report.rules import Finding
 
 if TYPE_CHECKING:
     import pandas as pd
 
-HEIGHT = 2.9  # inches, of a panel
+HEIGHT = 2.6  # inches, of a panel
+LOW = 2.2  # of one that has more words above and below it
 TALLEST = 3.4  # of a figure: a taller one is shown with smaller letters
 TWO = (EMBEDDED, REAL[0])  # language models, side by side
 ALIGNED = scorecard.ALIGNED
@@ -49,7 +51,7 @@ def findings() -> dict[str, dict[str, Finding]]:
 def bimodality() -> None:
     """How many features have which score, on two models."""
     found = results.facets(["relu"], "scores", TWO)
-    for name, (ax,) in plots.panels(found, height=HEIGHT):
+    for name, (ax,) in plots.panels(found, height=LOW):
         plots.shares_of_scores(ax, found[name])
 
 
@@ -127,17 +129,27 @@ def feature_quality() -> None:
     table = results.of_parts(EMBEDDED, "features", measure="features")
     row = table[(table.activation == "relu") & (table.constraint == "none")].iloc[0]
     titles = {"MCS": "mcs", "concept score": "f1"}
-    for title, (ax,) in plots.panels(titles, height=HEIGHT, sharey=False):
+    for title, (ax,) in plots.panels(titles, height=LOW, sharey=False):
         plots.against_score(ax, row, titles[title], "")
         ax.set_title(f"{title}: r = {claims.pearson(row.score, row[titles[title]], row.density):.2f}")
 
 
 def constraints() -> None:
-    """Every way to align, for two kinds of SAE."""
-    table = results.of_parts(EMBEDDED, "controls")
-    found = claims.effects(table, [ALIGNED, *CONTROLS]).ce_recovered
-    for activation, (ax,) in plots.panels(["relu", "topk"], height=HEIGHT):
-        plots.effects(ax, found.loc[activation], f"{RECOVERED}, minus standard")
+    """Every way to align, for two kinds of SAE, on one scale; in grey, what is the same within the smallest effect of
+    interest."""
+    found, axes = _against_standard(), []
+    for name, (ax,) in plots.panels([(kind, EMBEDDED) for kind in ("relu", "topk")], height=HEIGHT):
+        plots.effects(ax, found.loc[name[0]], f"{RECOVERED}, minus standard")
+        axes.append(ax)
+    furthest = max(abs(end) for ax in axes for end in ax.get_xlim())
+    for ax in axes:
+        ax.set_xlim(-furthest, furthest)
+        ax.axvspan(-claims.RECOVERED.size, claims.RECOVERED.size, color="0.88", linewidth=0, zorder=0)
+
+
+def _against_standard() -> pd.DataFrame:
+    """The effect of every way to align on CE recovered, against the standard SAE, by kind and arm."""
+    return claims.effects(results.of_parts(EMBEDDED, "controls"), [ALIGNED, *CONTROLS]).ce_recovered
 
 
 def forest() -> None:
@@ -152,6 +164,9 @@ def forest() -> None:
         scorecard.forest(ax, of, rows)
         ax.set_title(model)
         ax.tick_params(axis="y", labelsize=10)
+        loss = [row for row, (name, _) in enumerate(rows) if name == "C11"]
+        if loss:  # its claim is of no loss of interest
+            ax.plot([-1, -1], [loss[0] - 0.5, loss[-1] + 0.5], color="black", linewidth=1, linestyle=":")
 
 
 FIGURES = (
@@ -165,7 +180,6 @@ def words() -> dict[str, str]:
     (`says_C1`) and its verdicts, a line a model (`C1`); of each figure its finding (`found_...`); tables and lists."""
     found = findings()
     start, _, starts = in_short.of_the_start(found).rpartition("\n\n")
-    half = len(scorecard.CLAIMS) // 2
     names = list(scorecard.CLAIMS)
     two = {model: found[model] for model in TWO}
     here = {EMBEDDED: found[EMBEDDED]}
@@ -173,6 +187,8 @@ def words() -> dict[str, str]:
     return {
         **{name: _verdicts(name, found) for name in names},
         **{f"says_{name}": claim.statement for name, claim in scorecard.CLAIMS.items()},
+        **{f"C4_{kind}": _of_kind("C4", kind, found) for kind in ("relu", "topk")},
+        **{f"asks_{name}": _asks(name, found) for name in ("C1", "C2")},
         "C7_C8": "".join(_verdicts(name, found, f"{name}: ", "; ") for name in ("C7", "C8")),
         "found_bimodality": _low(),
         "found_recovered": _became(here, {"": ("C2", "")}),
@@ -183,15 +199,18 @@ def words() -> dict[str, str]:
         "found_stability": _became(here, {"for relu": ("C5", "relu"), "for topk": ("C5", "topk")}),
         "found_scr": _became(here, {"for relu": ("C6", "relu"), "for topk": ("C6", "topk")}),
         "found_ranks": _ranks(here[EMBEDDED]),
-        "found_feature_quality": _became(here, {"of MCS": ("C7", "relu"), "of the concept score": ("C8", "relu")}),
+        "found_feature_quality": _became(
+            here, {"MCS, relu:": ("C7", "relu"), "concept score, relu:": ("C8", "relu"), "topk:": ("C8", "topk")}
+        ),
         "found_constraints": _soft(),
+        "found_same": _same(),
         "least": ", ".join(str(least) for least, *_ in in_short.BRIEF.values()),
         "least_ce": f"{claims.RECOVERED.size:g}",
         "start": start,
         "starts": starts,
         "found_starts": _starts(found),
-        "claims_1": _table(names[:half], found),
-        "claims_2": _table(names[half:], found),
+        **{f"claims_{i + 1}": _table(names[4 * i : 4 * i + 4], found) for i in range(3)},
+        "shapes": _shapes(found[EMBEDDED]["C10"]),
         "not_every": scorecard.NOT_EVERY,
         **{state: f"<b style='color: {colour}'>{state}</b>" for state, colour in scorecard.COLOURS.items()},
         "in_brief": in_short.in_brief(found),
@@ -205,6 +224,32 @@ def _short(finding: Finding) -> str:
 def _verdicts(name: str, found: in_short.Found, first: str = "", between: str = "<br>") -> str:
     of_models = between.join(f"{model}: {_short(of[name])}" for model, of in found.items())
     return f"<small>{first}{of_models}</small>"
+
+
+def _of_kind(name: str, kind: str, found: in_short.Found) -> str:
+    """A claim's verdicts, a line a model, and what became of its cases of one kind of SAE."""
+    lines = []
+    for model, of in found.items():
+        cases = ", ".join(
+            f"{outcome.name.removeprefix(f'{kind}, ')}: {'the other way round' if outcome.reversed else outcome.state}"
+            for outcome in of[name].outcomes
+            if outcome.name.startswith(f"{kind}, ")
+        )
+        lines.append(f"{model}: <b>{of[name].verdict}</b> ({kind}, {cases or 'not published yet'})")
+    return f"<small>{'<br>'.join(lines)}</small>"
+
+
+def _asks(name: str, found: in_short.Found) -> str:
+    """When a claim counts as shown, and when as excluded."""
+    return next((outcome.asks for of in found.values() for outcome in of[name].outcomes), "not judged yet")
+
+
+def _shapes(of_cost: Finding) -> str:
+    """What the letters in C10's cases stand for."""
+    letters = {outcome.name.split()[0] for outcome in of_cost.outcomes}
+    sizes = {row["shape"]: row for row in cost.record("cost-cpu")["rows"] if row["shape"] in letters}
+    each = (f"{letter}, {row['d_sae']:,} features on {row['d_in']} numbers" for letter, row in sizes.items())
+    return f"C10's cases are sizes of an SAE: {'; '.join(each)}."
 
 
 def _table(names: Iterable[str], found: in_short.Found) -> str:
@@ -264,4 +309,15 @@ def _soft() -> str:
     table = results.of_parts(EMBEDDED, "controls")
     found = claims.effects(table, ["soft"], ALIGNED).ce_recovered.droplevel("arm").sort_index()
     each = ", ".join(f"{effect} ({activation})" for activation, effect in found.items())
-    return f"`soft` minus `{ALIGNED}`: {each}."
+    return f"`soft` minus `{ALIGNED}`, on {EMBEDDED}: {each}."
+
+
+def _same() -> str:
+    """Which ways to align are the same as the standard SAE within the smallest effect of interest."""
+    least, said = claims.RECOVERED.size, []
+    for kind, effects in _against_standard().groupby(level="activation"):
+        known = {str(arm): of for (_, arm), of in effects.items() if isinstance(of, Interval)}
+        same = [arm for arm, of in known.items() if -least < of.low and of.high < least]
+        few = ", ".join(f"`{arm}`" for arm in same) or "none"
+        said.append(f"{'all' if len(same) == len(known) else few} ({kind})")
+    return f"The same as standard within {least:g}: {'; '.join(said)}."

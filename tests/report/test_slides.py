@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from aligned.evals.intervals import Interval
 from aligned.report import slides
 from aligned.report.book import ROOT
 from aligned.report.scorecard import CLAIMS
@@ -62,6 +63,47 @@ def test_every_claim_stands_with_its_verdicts_and_nothing_is_left_to_fill_in(eac
         for of in slides.findings().values():
             assert f"<b>{of[name].verdict}</b>{of[name].short.removeprefix(of[name].verdict)}" in row
     assert "{{" not in "".join(each)
+
+
+def test_shown_is_defined_where_the_first_verdict_stands_and_where_verdicts_are_explained(each: list[str]) -> None:
+    first = next(slide for slide in each if re.search("<b>(holds|does not hold|undecided)", slide))
+    (explained,) = [slide for slide in each if "<h2>How to compare fairly" in slide]
+    assert "shown if all of the interval is above 0" in first.partition("<aside")[0]
+    assert "is above 0 and the upper end is the smallest effect of interest" in explained.partition("<aside")[0]
+
+
+def test_each_slide_on_dead_features_has_the_verdicts_of_its_kind_of_sae(each: list[str]) -> None:
+    for kind, title in (("relu", "ReLU"), ("topk", "TopK")):
+        (slide,) = [slide for slide in each if f"<h2>Are there fewer dead features? {title}" in slide]
+        for model, of in slides.findings().items():
+            (line,) = re.findall(rf"{model}: <b>{of['C4'].verdict}</b> \((.*?)\)", slide)
+            assert line.startswith(f"{kind}, ")
+            assert ("more alive: " in line and "few dead: " in line) or "not published yet" in line
+
+
+def test_an_arm_within_the_smallest_effect_of_interest_is_the_same() -> None:
+    effects = slides._against_standard()
+    for kind in ("relu", "topk"):
+        inside = {
+            str(arm)
+            for arm, of in effects.loc[kind].items()
+            if isinstance(of, Interval) and max(abs(of.low), abs(of.high)) < 0.005
+        }
+        (said,) = re.findall(rf"([^:;]*) \({kind}\)", slides._same().partition("0.005:")[2])
+        named = set(re.findall("`(.*?)`", said))
+        assert named == inside or (said.strip(), len(inside)) in (("none", 0), ("all", len(effects.loc[kind])))
+
+
+def test_the_sizes_behind_the_letters_of_c10_are_told(each: list[str]) -> None:
+    (slide,) = [slide for slide in each if "<td><p>C10</p></td>" in slide]
+    for letter in {outcome.name.split()[0] for outcome in slides.findings()["embedded"]["C10"].outcomes}:
+        assert re.search(rf"\b{letter}, [\d,]+ features on \d+ numbers", slide)
+
+
+def test_no_text_is_smaller_than_22_pixels(built: Path) -> None:
+    sizes = re.findall(r"font-size: ([\d.]+)px", (built / "source" / "static" / "slides.css").read_text())
+    assert len(sizes) >= 5
+    assert min(map(float, sizes)) >= 22
 
 
 def test_a_figures_letters_can_be_read_from_far(built: Path) -> None:
