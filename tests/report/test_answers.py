@@ -66,3 +66,65 @@ def test_whether_r_rests_on_low_scores_is_said() -> None:
 def test_of_too_few_seeds_nothing_is_shown_and_of_no_record_nothing_is_said() -> None:
     assert "not shown to differ in MCS" in answers.low_scores([of_features(2, fire=True, mcs=0.1, seeds=1)])
     assert answers.low_scores([]) == ""
+
+
+def of_arms(
+    *gains: float, activation: str = "topk", alive: tuple[float, ...] = (0.0, 0.0, 0.0), arm: str = "projected"
+) -> pd.DataFrame:
+    """A standard SAE and an aligned one for each seed, at two values of L0; the aligned ones have these gains."""
+    rows = [
+        {"activation": activation, "constraint": of, "seed": seed, "l0": l0}
+        | {"ce_recovered": 0.9 + (gain if of == arm else 0), "alive": 0.5 + (more if of == arm else 0)}
+        for seed, (gain, more) in enumerate(zip(gains, alive))
+        for of in ("none", arm)
+        for l0 in (8.0, 64.0)
+    ]
+    return pd.DataFrame(rows)
+
+
+LESS, MORE = (-0.020, -0.021, -0.022), (0.010, 0.011, 0.012)
+
+
+@pytest.mark.parametrize(
+    ("unit", "centred", "says"),
+    [
+        (MORE, LESS, ("the start decides; the mean hardly matters", "the constraint's own: more.")),
+        (
+            LESS,
+            (-0.010, -0.011, -0.012),
+            ("the start hardly matters; the mean brings a part of it", "the constraint's own: less."),
+        ),
+        (
+            (-0.2, 0.0, 0.2),
+            (-0.040, -0.041, -0.042),
+            ("the start may matter or not; the mean hides a part", "own: open."),
+        ),
+        ((0.0, 0.0, 0.0), (0.0, 0.005, 0.010), ("the start decides; the mean matters", "own: the same within 0.005.")),
+    ],
+)
+def test_what_decides_a_difference_follows_from_how_it_changes(
+    unit: tuple[float, ...], centred: tuple[float, ...], says: tuple[str, str]
+) -> None:
+    told = answers.of_settings(of_arms(*LESS), {"init unit": of_arms(*unit), "center True": of_arms(*centred)})
+    assert "topk, CE recovered: less as above; " in told
+    *_, answer = told.splitlines()
+    for said in says:
+        assert said in answer
+
+
+def test_where_arms_do_not_differ_there_is_nothing_to_explain() -> None:
+    same = of_arms(0.0, 0.0001, 0.0002)
+    told = answers.of_settings(same, {"center True": same, "d_sae 512": of_arms(*LESS)})
+    assert told.endswith("- topk: none to explain, it is the same within 0.005, also with the mean subtracted.")
+    unclear = answers.of_settings(of_arms(-0.2, 0.0, 0.2), {})
+    assert unclear.endswith("- topk: whether there is one is open.")
+    assert "can't be said (" in answers.of_settings(of_arms(*LESS[:2]), {})
+
+
+def test_a_seed_that_ran_away_is_named() -> None:
+    arms = ("none", "projected")
+    assert answers.seed_by_seed(of_arms(0.01, 0.012, -0.4), "ce_recovered", arms) == (
+        "seed by seed +0.0100, +0.0120, -0.4000: one of 3, seed 2, ran away"
+    )
+    assert answers.seed_by_seed(of_arms(0.01, 0.012, 0.02), "ce_recovered", arms).endswith("+0.0200")
+    assert answers.seed_by_seed(of_arms(0.01, -0.4), "ce_recovered", arms).endswith("-0.4000")
