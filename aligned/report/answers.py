@@ -191,3 +191,73 @@ def _beside_others(rows: pd.DataFrame, name: str) -> str:
         f"Compared with the other features that fire, those in {name} {' and '.join(said)}. {rests} "
         f"({'; '.join(without)})."
     )
+
+
+def over_all(pairs: pd.DataFrame, constraint: str = "projected") -> str:
+    """What is left of the difference in PW-MCC where dead features count too: a sentence.
+
+    Args:
+        pairs: from `aligned.records(..., measure="stability")`, with L0.
+        constraint: of the aligned arm.
+    """
+    said = []
+    for activation, rows in pairs.groupby("activation", sort=False):
+        try:
+            effect = claims.difference(rows, "pw_mcc_all", ("none", constraint))
+        except ValueError as error:
+            said.append(f"{activation} can't be said ({error})")
+            continue
+        said.append(f"{activation} {became(effect, claims.STABILITY)}, {effect}")
+    return f"Over all features, dead ones too, the difference in PW-MCC is: {'; '.join(said)}."
+
+
+def settled(along: pd.DataFrame) -> str:
+    """Whether two seeds have stopped coming nearer to each other when training ends, and whether features are still
+    nearer to their own start than to the other seed's features.
+
+    Args:
+        along: from `aligned.records(..., measure="convergence")`.
+    """
+    rises, near = {}, []
+    of_kind = along.groupby(["activation", "constraint"], sort=False)
+    for (activation, arm), rows in of_kind:
+        name = f"{claims.label(arm)} {activation}"
+        late = [at for at, step in enumerate(rows.moments.iloc[0]) if 2 * step >= rows.moments.iloc[0][-1]][0]
+        ends = [np.mean([values[at] for values in rows.pw_mcc]) for at in (late, -1)]
+        rises[name] = float(ends[1] - ends[0])
+        if np.mean([values[-1] for values in rows.own_start]) > ends[1]:
+            near.append(name)
+    still = {name: rise for name, rise in rises.items() if rise >= claims.STABILITY.size}
+    each = listed([f"{name} ({rise:+.2f})" for name, rise in still.items()]) if still else ""
+    told = (
+        f"In the second half of the training PW-MCC still rises for {each}: what is found here is of this budget, and "
+        "with more tokens these SAEs may agree more."
+        if still
+        else f"In the second half of the training PW-MCC rises by less than {claims.STABILITY.size:g}: it has settled."
+    )
+    if near:
+        told += (
+            f" At the end a feature of {listed(near)} SAEs is still nearer to its own start than to its partner in the "
+            "other dictionary: these SAEs have not converged, and a low PW-MCC may only say so."
+        )
+    return told
+
+
+def left_their_start(pairs: Mapping[str, pd.DataFrame]) -> str:
+    """Which SAEs are no more alike than their starts were: a sentence.
+
+    Args:
+        pairs: by name, from `aligned.records(..., measure="stability")`.
+    """
+    alike = [
+        f"{claims.label(arm)} {name}"
+        for name, rows in pairs.items()
+        for arm, of in rows.groupby("constraint", sort=False)
+        if of.pw_mcc_alive.mean() - of.pw_mcc_start.mean() < claims.STABILITY.size
+    ]
+    if not alike:
+        return "None of these SAEs is so near to that line: all have left their starts."
+    return (
+        f"So it is with {'; '.join(alike)}: less than {claims.STABILITY.size:g} above the line. These SAEs hardly left "
+        "their starts, and a difference from them says little of the constraint."
+    )

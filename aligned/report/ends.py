@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from aligned.checks import listed
 from aligned.report import claims
+from aligned.report.rules import Least
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +22,38 @@ def at_both_ends(tables: Mapping[str, pd.DataFrame], metric: str, arms: tuple[st
         metric, arms: as for `aligned.report.claims.at_equal_l0`.
     """
     return "\n".join(f"- {name}: {_ends(records, metric, arms)}" for name, records in tables.items())
+
+
+def reached(tables: Mapping[str, pd.DataFrame], metric: str, arms: tuple[str, str], least: Least) -> str:
+    """Of each table, at which L0 the difference between two arms is as large as the smallest of interest, on the SAEs
+    of which sparsities that rests, and what the difference is elsewhere: a list in Markdown. A table that can't say it
+    says why.
+
+    Args:
+        tables, metric, arms: as for `at_both_ends`; the records have their `sparsity`.
+        least: the smallest difference of interest.
+    """
+    return "\n".join(f"- {name}: {_reached(records, metric, arms, least)}" for name, records in tables.items())
+
+
+def _reached(records: pd.DataFrame, metric: str, arms: tuple[str, str], least: Least) -> str:
+    try:
+        each = claims.by_l0(claims.at_equal_l0(records, metric, arms))
+    except ValueError as error:
+        return str(error)
+    there = [l0 for l0, effect in each if abs(effect.mean) >= least.size]
+    rest = [effect.mean for l0, effect in each if l0 not in there]
+    if not there:
+        return f"smaller than {least.size:g} at every L0"
+    if not rest:
+        return f"{least.size:g} or more at every L0"
+    of = records[records.constraint.isin(arms)].groupby("sparsity").l0.mean().sort_values()
+    first = max(0, of.searchsorted(min(there), "right") - 1)
+    sparsities = listed(f"{sparsity:g}" for sparsity in of.index[first : of.searchsorted(max(there)) + 1])
+    return (
+        f"{least.size:g} or more at {len(there)} of {len(each)} values of L0, {min(there):.1f} to {max(there):.1f} "
+        f"(from the SAEs of sparsity {sparsities}); at the others {sum(rest) / len(rest):+.4f} on average"
+    )
 
 
 def _ends(records: pd.DataFrame, metric: str, arms: tuple[str, str]) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pandas as pd
+import pytest
 
-from aligned.report.ends import at_both_ends
+from aligned.report.ends import at_both_ends, reached
+from aligned.report.rules import Least
 
 
 def test_both_ends_have_the_difference_that_the_records_have_there() -> None:
@@ -23,3 +25,23 @@ def test_both_ends_have_the_difference_that_the_records_have_there() -> None:
     assert topk.endswith("at 64.0")
     assert relu.startswith("- relu: ")
     assert "sparsities" in relu
+
+
+@pytest.mark.parametrize(
+    ("gains", "says"),
+    [
+        ((-0.01, -0.01, -0.2), "at 4 of 9 values of L0, 29.3 to 64.0 (from the SAEs of sparsity 22 and 64)"),
+        ((0.2, 0.0, 0.0), "at 3 of 9 values of L0, 8.0 to 13.5 (from the SAEs of sparsity 8 and 22)"),
+        ((0.0, 0.01, 0.0), "smaller than 0.05 at every L0"),
+        ((-0.1, -0.1, -0.2), "0.05 or more at every L0"),
+    ],
+)
+def test_where_a_difference_is_of_interest_is_said(gains: tuple[float, ...], says: str) -> None:
+    rows = [
+        {"constraint": arm, "seed": seed, "sparsity": k, "l0": k, "alive": 0.5 + (gain if arm == "projected" else 0)}
+        for arm in ("none", "projected")
+        for seed in range(3)
+        for k, gain in zip((8.0, 22.0, 64.0), gains)
+    ]
+    least = Least(0.05, "alive", "for this test")
+    assert says in reached({"topk": pd.DataFrame(rows)}, "alive", ("none", "projected"), least)
