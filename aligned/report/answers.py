@@ -222,7 +222,7 @@ def settled(along: pd.DataFrame) -> str:
     of_kind = along.groupby(["activation", "constraint"], sort=False)
     for (activation, arm), rows in of_kind:
         name = f"{claims.label(arm)} {activation}"
-        late = [at for at, step in enumerate(rows.moments.iloc[0]) if 2 * step >= rows.moments.iloc[0][-1]][0]
+        late = next(at for at, step in enumerate(rows.moments.iloc[0]) if 2 * step >= rows.moments.iloc[0][-1])
         ends = [np.mean([values[at] for values in rows.pw_mcc]) for at in (late, -1)]
         rises[name] = float(ends[1] - ends[0])
         if np.mean([values[-1] for values in rows.own_start]) > ends[1]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from aligned.checks import listed
 from aligned.report.claims import DEAD
 from aligned.report.published import ARMS
 from aligned.report.results import NothingPublished, of_parts
@@ -79,6 +80,28 @@ def in_words(dead: pd.DataFrame) -> str:
     lines += [_without_the_mean(*key, of) for key, of in rows.items()]
     lines += [_of_the_start(model, of) for (activation, model), of in rows.items() if activation == "relu"]
     return "\n".join(f"- {line}" for line in lines if line)
+
+
+def what_is_left(dead: pd.DataFrame) -> str:
+    """What a `table` says of the start of ReLU SAEs, in a list in Markdown, and whether anything is left that the
+    constraint could save where both arms start from rows of norm 1."""
+    rows = {model: of for (activation, model), of in dead.iterrows() if activation == "relu"}  # type: ignore[misc]
+    lines = [f"- {_of_the_start(model, of)}" for model, of in rows.items()]
+    known = {model: of for model, of in rows.items() if of["none unit"] >= 0 and of["none"] >= DEAD.size}
+    said = []
+    if saved := [model for model, of in known.items() if of["none unit"] < DEAD.size and of["projected"] < of["none"]]:
+        said.append(
+            f"So on {listed(saved)} alignment saves the features that the small start kills: from rows of norm 1 it has "
+            "none to save."
+        )
+    if still := {model: of for model, of in known.items() if of["none unit"] >= DEAD.size}:
+        each = listed(
+            f"on {model} {of['none unit']:.1%} of the standard SAEs' features and {of['projected unit']:.1%} of the "
+            "aligned ones'"
+            for model, of in still.items()
+        )
+        said.append(f"Dead from rows of norm 1, too, are {each}: there the start alone does not explain it.")
+    return "\n".join(lines) + "\n\n" + " ".join(said)
 
 
 def _of_the_mean(activation: str, of: pd.DataFrame) -> str:

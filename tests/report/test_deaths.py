@@ -89,3 +89,18 @@ def test_the_largest_mean_and_the_most_dead_features_may_be_two_models() -> None
     two["gamma"] = 6.0
     (line,) = deaths.in_words(_dead(("topk", "a", one), ("topk", "b", two))).splitlines()
     assert "the most dead features there, too" in line
+
+
+def test_what_the_constraint_can_save_follows_from_the_start() -> None:
+    saved = {"none": 0.3, "projected": 0.0, "none unit": 0.001, "projected unit": 0.0}
+    still = {"none": 0.3, "projected": 0.4, "none unit": 0.28, "projected unit": 0.25}
+    dead = pd.DataFrame.from_dict({("relu", "a"): saved, ("relu", "b"): still}, orient="index")
+    told = deaths.what_is_left(dead)
+    assert "So on a alignment saves the features that the small start kills" in told
+    assert "on b 28.0% of the standard SAEs' features and 25.0% of the aligned ones'" in told
+    few = pd.DataFrame.from_dict({("relu", "c"): saved | {"none": 0.002}}, orient="index")
+    assert "So on" not in deaths.what_is_left(few)
+    lost = pd.DataFrame.from_dict({("relu", "e"): saved | {"projected": 0.4}}, orient="index")
+    assert "So on" not in deaths.what_is_left(lost)
+    unknown = pd.DataFrame.from_dict({("relu", "d"): saved | {"none unit": NAN}}, orient="index")
+    assert deaths.what_is_left(unknown).strip().endswith("are not published yet.")
