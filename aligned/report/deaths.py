@@ -91,8 +91,8 @@ def what_is_left(dead: pd.DataFrame) -> str:
     said = []
     if saved := [model for model, of in known.items() if of["none unit"] < DEAD.size and of["projected"] < of["none"]]:
         said.append(
-            f"So on {listed(saved)} alignment saves the features that the small start kills: from rows of norm 1 it has "
-            "none to save."
+            f"So on {listed(saved)} alignment saves the features that the small start kills: from rows of norm 1 it "
+            "has none to save."
         )
     if still := {model: of for model, of in known.items() if of["none unit"] >= DEAD.size}:
         each = listed(
