@@ -10,7 +10,7 @@ import numpy as np
 from aligned.checks import listed
 from aligned.evals.intervals import Interval, interval, interval_of_pairs
 from aligned.report import claims
-from aligned.report.rules import Least
+from aligned.report.rules import Finding, Least
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +116,7 @@ def seed_by_seed(records: pd.DataFrame, metric: str, arms: tuple[str, str]) -> s
     far = (means - means.median()).abs().sort_values()
     if len(far) < claims.SEEDS or far.iloc[-1] <= 10 * far.iloc[-2]:
         return each
-    return f"{each}: one of {len(far)}, seed {far.index[-1]}, ran away"
+    return f"{each}; of these, seed {far.index[-1]} ran away"
 
 
 def low_scores(features: Iterable[pd.DataFrame]) -> str:
@@ -190,6 +190,29 @@ def _beside_others(rows: pd.DataFrame, name: str) -> str:
     return (
         f"Compared with the other features that fire, those in {name} {' and '.join(said)}. {rests} "
         f"({'; '.join(without)})."
+    )
+
+
+def over_widths(finding: Finding) -> str:
+    """At which widths CE recovered of aligned SAEs is more, less or the same, by C12's cases; nothing where it has none.
+
+    Args:
+        finding: `aligned.report.claims.holds_everywhere`.
+    """
+    of: dict[str, dict[str, list[str]]] = {}
+    for outcome in finding.outcomes:
+        activation, width = outcome.name.split(", ")
+        of.setdefault(activation, {}).setdefault(became(outcome.effect, outcome.least), []).append(width)
+    lines = []
+    for activation, found in of.items():
+        alone = " alone" if len(found) > 1 else ""
+        each = [
+            f"{word} at width {listed(widths)}{alone if word in ('more', 'less') and len(widths) == 1 else ''}"
+            for word, widths in sorted(found.items())
+        ]
+        lines.append(f"{activation} {', '.join(each)}")
+    return (
+        f"**At which width?** CE recovered of aligned SAEs beside standard ones: {'; '.join(lines)}." if lines else ""
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from aligned.evals.intervals import Interval
 from aligned.report import answers, claims
+from aligned.report.rules import Finding, Outcome
 
 ARMS = ("none", "projected")
 
@@ -124,7 +125,7 @@ def test_where_arms_do_not_differ_there_is_nothing_to_explain() -> None:
 def test_a_seed_that_ran_away_is_named() -> None:
     arms = ("none", "projected")
     assert answers.seed_by_seed(of_arms(0.01, 0.012, -0.4), "ce_recovered", arms) == (
-        "seed by seed +0.0100, +0.0120, -0.4000: one of 3, seed 2, ran away"
+        "seed by seed +0.0100, +0.0120, -0.4000; of these, seed 2 ran away"
     )
     assert answers.seed_by_seed(of_arms(0.01, 0.012, 0.02), "ce_recovered", arms).endswith("+0.0200")
     assert answers.seed_by_seed(of_arms(0.01, -0.4), "ce_recovered", arms).endswith("-0.4000")
@@ -165,3 +166,14 @@ def test_saes_that_are_as_alike_as_their_starts_are_named() -> None:
     )
     assert "So it is with aligned relu, m: less than 0.02" in answers.left_their_start({"relu, m": pairs})
     assert "all have left" in answers.left_their_start({"relu, m": pairs[:1]})
+
+
+def test_the_widths_at_which_arms_differ_are_named() -> None:
+    less, same = Interval(-0.02, -0.021, -0.019, 3), Interval(0.0, -0.001, 0.001, 3)
+    of = {"relu, 512": same, "relu, 2048": less, "topk, 512": same, "topk, 2048": same, "p_anneal, 512": less}
+    cases = tuple(Outcome(name, effect, claims.RECOVERED, None, "") for name, effect in of.items())
+    assert answers.over_widths(Finding("undecided", outcomes=cases)) == (
+        "**At which width?** CE recovered of aligned SAEs beside standard ones: relu less at width 2048 alone, the same "
+        "within 0.005 at width 512; topk the same within 0.005 at width 512 and 2048; p_anneal less at width 512."
+    )
+    assert answers.over_widths(Finding("not testable here")) == ""
