@@ -194,7 +194,8 @@ def _beside_others(rows: pd.DataFrame, name: str) -> str:
 
 
 def over_widths(finding: Finding) -> str:
-    """At which widths CE recovered of aligned SAEs is more, less or the same, by C12's cases; nothing where it has none.
+    """At which widths CE recovered of aligned SAEs is more, less or the same, by C12's cases; nothing where there are
+    none.
 
     Args:
         finding: `aligned.report.claims.holds_everywhere`.

@@ -173,7 +173,7 @@ def test_the_widths_at_which_arms_differ_are_named() -> None:
     of = {"relu, 512": same, "relu, 2048": less, "topk, 512": same, "topk, 2048": same, "p_anneal, 512": less}
     cases = tuple(Outcome(name, effect, claims.RECOVERED, None, "") for name, effect in of.items())
     assert answers.over_widths(Finding("undecided", outcomes=cases)) == (
-        "**At which width?** CE recovered of aligned SAEs beside standard ones: relu less at width 2048 alone, the same "
-        "within 0.005 at width 512; topk the same within 0.005 at width 512 and 2048; p_anneal less at width 512."
+        "**At which width?** CE recovered of aligned SAEs beside standard ones: relu less at width 2048 alone, the "
+        "same within 0.005 at width 512; topk the same within 0.005 at width 512 and 2048; p_anneal less at width 512."
     )
     assert answers.over_widths(Finding("not testable here")) == ""
