@@ -15,6 +15,8 @@ from aligned.report.rules import Finding, Least
 if TYPE_CHECKING:
     import pandas as pd
 
+    from aligned.report.in_short import Starts
+
 LEASTS = {"ce_recovered": claims.RECOVERED, "alive": claims.ALIVE}  # of the measures that pages compare arms by
 CAUSES = {  # of a setting, its words in a sentence, and what it looks at
     "init unit": ("from rows of norm 1", "the start"),
@@ -67,6 +69,22 @@ def of_settings(here: pd.DataFrame, settings: Mapping[str, pd.DataFrame], constr
     whose = f"Aligned minus standard (`{constraint}`), and how much another setting of both arms changes it:"
     asked = "**The constraint, the start, or the mean?** Of the difference in CE recovered:"
     return "\n\n".join((whose, "\n".join(lines), asked, "\n".join(answers)))
+
+
+def small_gains(starts: Iterable[Starts | str]) -> str:
+    """Of which models the difference in CE recovered from rows of norm 1 is shown and still small: a sentence each.
+
+    Args:
+        starts: `aligned.report.in_short.starts` of some models.
+    """
+    size = claims.RECOVERED.size
+    of = {of.model: of.unit["CE recovered"] for of in starts if not isinstance(of, str)}
+    return " ".join(
+        f"On {model} aligned SAEs from rows of norm 1 recover {became(effect, claims.RECOVERED)}, but the mean "
+        f"difference, {effect.mean:+.4f}, is smaller than {size:g}, the smallest of interest."
+        for model, effect in of.items()
+        if became(effect, claims.RECOVERED) in ("more", "less") and abs(effect.mean) < size
+    )
 
 
 def _told(before: pd.DataFrame, after: pd.DataFrame, metric: str, constraint: str) -> tuple[str, str, str]:

@@ -8,6 +8,7 @@ import pytest
 
 from aligned.evals.intervals import Interval
 from aligned.report import answers, claims
+from aligned.report.in_short import Starts
 from aligned.report.rules import Finding, Outcome
 
 ARMS = ("none", "projected")
@@ -120,6 +121,23 @@ def test_where_arms_do_not_differ_there_is_nothing_to_explain() -> None:
     unclear = answers.of_settings(of_arms(-0.2, 0.0, 0.2), {})
     assert unclear.endswith("- topk: whether there is one is open.")
     assert "can't be said (" in answers.of_settings(of_arms(*LESS[:2]), {})
+
+
+@pytest.mark.parametrize(
+    ("effect", "says"),
+    [
+        (Interval(0.003, 0.001, 0.006, 3), "recover more, but the mean difference, +0.0030, is smaller than 0.005"),
+        (Interval(-0.003, -0.006, -0.001, 3), "recover less, but the mean difference, -0.0030"),
+        (Interval(0.02, 0.01, 0.03, 3), ""),
+        (Interval(0.001, -0.002, 0.004, 3), ""),
+        (Interval(0.003, -0.01, 0.02, 3), ""),
+    ],
+)
+def test_a_gain_that_is_shown_and_small_is_called_so(effect: Interval, says: str) -> None:
+    both = Starts("m", {}, {"CE recovered": effect}, 1.0, "undecided", "holds")
+    told = answers.small_gains([both, "Of another model nothing is published."])
+    assert says in told
+    assert bool(told) is bool(says)
 
 
 def test_a_seed_that_ran_away_is_named() -> None:
