@@ -286,25 +286,23 @@ def on_real_models(*names: str) -> str:
 
 
 def table(found: dict[str, Finding]) -> str:
-    """The scorecard as HTML: each claim with the verdict and its page; beside it a row for each case, with the effect,
+    """The scorecard as HTML: each claim with the verdict and its page; below it a row for each case, with the effect,
     its interval, the one by which the case was judged where that is wider, the smallest effect of interest, and what
     became of it. The page has the sentences."""
-    case = ("case", "effect [95 % interval]", "judged by", "least", "")
-    titles = ("claim", "the paper, in our words, and what we find", *case)
     rows = []
     for name, finding in found.items():
-        claim, cases = CLAIMS[name], [_case(of) for of in finding.outcomes]
-        told = f"{html.escape(claim.statement)}<br><strong>{finding.verdict}</strong>"
-        rests = "; ".join(filter(None, (finding.sample, finding.so_far)))
-        told += f" ({html.escape(rests)})" if rests else ""
-        first, *others = cases or [f"<td colspan='5'>{html.escape(finding.reason)}</td>"]
-        high = f"<td rowspan='{max(len(cases), 1)}'"
-        rows.append(
-            f"<tbody style='border-top: 1px solid gray'><tr>{high}><a href='{claim.page}.html'>{name}</a></td>"
-            f"{high} style='min-width: 12em'>{told}</td>{first}</tr>"
-            f"{''.join(f'<tr>{other}</tr>' for other in others)}</tbody>"
+        claim = CLAIMS[name]
+        rests = "; ".join(filter(None, (finding.sample, finding.so_far))) if finding.outcomes else finding.reason
+        told = (
+            f"<a href='{claim.page}.html'>{name}</a> {html.escape(claim.statement)} "
+            f"<strong>{finding.verdict}</strong> ({html.escape(rests)})"
         )
-    return _html(titles, rows)
+        cases = "".join(f"<tr>{_case(of)}</tr>" for of in finding.outcomes)
+        rows.append(
+            "<tbody style='border-top: 1px solid gray'>"
+            f"<tr><th colspan='5' scope='rowgroup' style='font-weight: normal'>{told}</th></tr>{cases}</tbody>"
+        )
+    return _html(("case", "effect [95 % interval]", "judged by", "least", "the case is"), rows)
 
 
 def _told(finding: Finding) -> str:
@@ -338,7 +336,7 @@ def _case(of: Outcome) -> str:
     shown, judged = (f"[{by.low:+.{digits}f}, {by.high:+.{digits}f}]" for by in (of.effect, of.judged or of.effect))
     became = "reversed" if of.reversed else of.state
     cells = (
-        html.escape(of.name),
+        html.escape(of.name or "all of them"),
         f"{of.effect.mean:+.{digits}f} {shown}",
         judged if of.judged else "the same",
         f"{of.least.size:g}",
