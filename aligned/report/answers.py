@@ -153,17 +153,25 @@ def low_scores(features: Iterable[pd.DataFrame]) -> str:
         return ""
     fire = {name: _low_share(rows) for name, rows in of.items()}
     dead = {name: share for name, rows in of.items() if (share := _dead_of_low(rows)) is not None}
-    said = ["**Are low-score features the bad ones?**"]
+    answer, rest = ["**Are low-score features the bad ones?**"], []
     if dead:
         most = "Most" if min(dead.values()) > 0.5 else "Not all"
         each = listed([f"{share:.0%} in {name}" for name, share in dead.items()])
-        said.append(f"{most} features of standard SAEs with a score under 1/2 are dead ({each}).")
-    some = [f"{share:.1%} in {name}" for name, share in fire.items() if share > 0]
-    none = [name for name, share in fire.items() if share == 0]
-    rest = f"none in {listed(none)}: there the correlations below can say nothing of low scores" if none else ""
-    said.append(f"Of the features that fire, these shares have such a score: {'; '.join(filter(None, [*some, rest]))}.")
-    said += [told for name, rows in of.items() if (told := _beside_others(rows, name))]
-    return " ".join(said)
+        answer.append(f"{most} features of standard SAEs with a score under 1/2 are dead ({each}).")
+    if none := [name for name, share in fire.items() if share == 0]:
+        rest.append(
+            f"In {listed(none)} no feature that fires has a score under 1/2: the correlations below say nothing of low "
+            "scores there."
+        )
+    for name, share in fire.items():
+        if share:
+            those = f"Those that fire in {name}, {share:.1%} of its features that fire,"
+            compared = _beside_others(of[name])
+            answer.append(f"{those} {compared[0] if compared else 'were not compared with the others'}.")
+            rest += [f"In {name} {compared[1]}."] if compared else []
+    if not dead:
+        answer.append("No feature of these standard SAEs has a score under 1/2.")
+    return " ".join(answer) + "\n\n" + " ".join(rest)
 
 
 def _low_share(rows: pd.DataFrame) -> float:
@@ -177,9 +185,9 @@ def _dead_of_low(rows: pd.DataFrame) -> float | None:
     return float((np.concatenate([*rows.density])[low] == 0).mean()) if low.any() else None
 
 
-def _beside_others(rows: pd.DataFrame, name: str) -> str:
+def _beside_others(rows: pd.DataFrame) -> tuple[str, str] | None:
     """How good the features are that fire and have a score under 1/2, beside the others that fire, and whether the
-    correlations rest on them; nothing where an SAE has no such feature."""
+    correlations rest on them; None where this can't be said of each SAE, as it has no such feature."""
     said, without, moves = [], [], []
     for metric, better, worse, of in (
         ("mcs", "are found again more", "are found again less", "MCS"),
@@ -188,8 +196,8 @@ def _beside_others(rows: pd.DataFrame, name: str) -> str:
         means, r = [], []
         for score, density, values in zip(*(map(np.array, rows[column]) for column in ("score", "density", metric))):
             fires, low = density > 0, score < 0.5
-            if not (fires & low).any() or not (fires & ~low).any():
-                return ""
+            if not (fires & low).any() or (fires & ~low).sum() < 2:
+                return None
             means.append([values[fires & low].mean(), values[fires & ~low].mean()])
             r.append([claims.pearson(score[of_r], values[of_r], density[of_r]) for of_r in (fires, fires & ~low)])
         (few, others), (every, rest) = np.mean(means, axis=0), np.mean(r, axis=0)
@@ -200,14 +208,14 @@ def _beside_others(rows: pd.DataFrame, name: str) -> str:
             says = better if effect.low > 0 else worse if effect.high < 0 else f"are not shown to differ in {of}"
         except ValueError:  # too few seeds
             says = f"are not shown to differ in {of}"
-        said.append(f"{says} ({few:.2f} against {others:.2f} in mean {of})")
+        said.append(f"{says} (mean {of} {few:.2f}, the others that fire {others:.2f})")
         without.append(f"{of}: {every:.2f} with them, {rest:.2f} without")
         moves.append(abs(every - rest))
-    little = "Yet r hardly changes if they are left out, so it tells of the higher scores"
-    rests = little if max(moves) < LITTLE else "Here r changes if they are left out, so it rests on them, too"
+    rests = "hardly changes" if max(moves) < LITTLE else "changes"
+    so = "it tells of the higher scores" if max(moves) < LITTLE else "it rests on them, too"
     return (
-        f"Compared with the other features that fire, those in {name} {' and '.join(said)}. {rests} "
-        f"({'; '.join(without)})."
+        f"{' and '.join(said)}",
+        f"r {rests} if those with low scores are left out ({'; '.join(without)}), so {so}",
     )
 
 

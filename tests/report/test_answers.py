@@ -45,7 +45,7 @@ def of_features(low: int, fire: bool, mcs: float, seeds: int = 3) -> pd.DataFram
 def test_low_scores_of_features_that_are_dead_say_nothing_of_those_that_fire() -> None:
     told = answers.low_scores([of_features(20, fire=False, mcs=0.2)])
     assert "Most features of standard SAEs with a score under 1/2 are dead (100% in relu on m)." in told
-    assert "none in relu on m: there the correlations below can say nothing of low scores" in told
+    assert "In relu on m no feature that fires has a score under 1/2" in told
     assert "left out" not in told
 
 
@@ -53,13 +53,15 @@ def test_low_scores_of_features_that_are_dead_say_nothing_of_those_that_fire() -
 def test_low_scores_that_fire_are_compared_with_the_others(low: int, mcs: float, says: str) -> None:
     told = answers.low_scores([of_features(low, fire=True, mcs=mcs)])
     assert "Not all features" in told
-    assert "2.0% in relu on m" in told
+    assert "Those that fire in relu on m, 2.0% of its features that fire, are" in told
     assert says in told
     assert "not shown to differ in F1" in told
 
 
 def test_whether_r_rests_on_low_scores_is_said() -> None:
-    assert "r changes" in answers.low_scores([of_features(40, fire=True, mcs=1.6)])
+    assert "r changes if those with low scores are left out" in answers.low_scores(
+        [of_features(40, fire=True, mcs=1.6)]
+    )
     alike = of_features(1, fire=True, mcs=0.12)
     alike["f1"] = alike.mcs
     assert "r hardly changes" in answers.low_scores([alike])
@@ -68,6 +70,7 @@ def test_whether_r_rests_on_low_scores_is_said() -> None:
 def test_of_too_few_seeds_nothing_is_shown_and_of_no_record_nothing_is_said() -> None:
     assert "not shown to differ in MCS" in answers.low_scores([of_features(2, fire=True, mcs=0.1, seeds=1)])
     assert answers.low_scores([]) == ""
+    assert "No feature of these" in answers.low_scores([of_features(0, fire=True, mcs=0.1)])
 
 
 def of_arms(
