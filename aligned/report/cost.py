@@ -138,14 +138,35 @@ def reading() -> pd.DataFrame:
 
 
 def in_about(specs: Sequence[RunSpec]) -> str:
-    """In about what time two cores train these SAEs, by `cost-cpu`; of a language model that no preset names, that
-    this is not known."""
+    """In about what time two cores train these SAEs: by `cost-cpu`, and by what the published SAEs of the same language
+    model took, if that is longer. Of a language model that no preset names this is not known."""
     if (model := specs[0].model) not in D_IN:
         return f" (how long that takes is not known of {model}; a line says it when training begins)"
-    minutes = round(60 * training(record("cost-cpu"), list(specs), D_IN[model])["hours"])
-    if minutes >= 120:
-        return f", in about {minutes / 60:.0f} hours on two cores"
-    return f", in about {minutes} minutes on two cores" if minutes > 1 else ", in about a minute on two cores"
+    by_record = round(60 * training(record("cost-cpu"), list(specs), D_IN[model])["hours"])
+    by_published = round(_as_published(specs, model) / 60 / CORES)
+    return f", in about {_spanned(by_record, max(by_record, by_published))} on two cores"
+
+
+CORES = 2
+
+
+def _as_published(specs: Sequence[RunSpec], model: str) -> float:
+    """Seconds on one core, by the median of the published SAEs of this language model; 0 if there are none."""
+    each = [
+        made["provenance"]["seconds"] / (spec.tokens * spec.d_sae)
+        for spec, made in published().items()
+        if spec.model == model
+    ]
+    return statistics.median(each) * sum(spec.tokens * spec.d_sae for spec in specs) if each else 0.0
+
+
+def _spanned(low: int, high: int) -> str:
+    """A time in minutes, or in hours if it is long; both ends if they differ by more than a fifth."""
+    if high <= 1:
+        return "a minute"
+    unit, by = ("hours", 60) if high >= 120 else ("minutes", 1)
+    ends = [f"{end / by:.0f}" for end in (low, high)]
+    return f"{ends[1]} {unit}" if high <= 1.2 * low or ends[0] == ends[1] else f"{ends[0]} to {ends[1]} {unit}"
 
 
 def training(record: dict[str, Any], specs: list[RunSpec], d_in: int) -> dict[str, float]:

@@ -6,14 +6,13 @@ claim says is shown there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from aligned.evals.intervals import Interval
 from aligned.report import claims
-from aligned.report.published import ARMS
-from aligned.report.results import NothingPublished, of_parts
+from aligned.report.rates import of_the_rate, rates
 from aligned.report.rules import Finding, Least, Outcome
+from aligned.report.starts import Starts, of_the_start, starts
 
 Found = Mapping[str, Mapping[str, Finding]]  # by language model and claim
 
@@ -56,17 +55,18 @@ BRIEF = {  # of each row of NUMBERS, without the kind of SAE: what is of interes
 
 
 def in_detail(found: Found) -> str:
-    """What stands behind `in_brief`, in Markdown: the numbers, what the start does, and how each claim fared.
+    """What stands behind `in_brief`, in Markdown: the numbers, what the start and the learning rate do, and how each
+    claim fared.
 
     Args:
         found: `aligned.report.scorecard.findings`, by model.
     """
-    return "\n\n".join((in_numbers(found), of_the_start(found), in_words(found)))
+    return "\n\n".join(filter(None, (in_numbers(found), of_the_start(found), of_the_rate(found), in_words(found))))
 
 
 def in_brief(found: Found) -> str:
-    """What alignment does to ReLU SAEs, from the paper's start and from another one, and to TopK SAEs: two sentences,
-    in a list in Markdown.
+    """What alignment does to ReLU SAEs, from the paper's start and from another one, and to TopK SAEs, at the chosen
+    learning rate and at another one: two lists in Markdown.
 
     A model counts as *as much* if all of the 95 % interval is smaller than the smallest effect of interest; else as
     *more* or *less* if the interval lies above or below 0; else it is open.
@@ -78,22 +78,30 @@ def in_brief(found: Found) -> str:
         row: {model: outcome.effect for model, of in found.items() if (outcome := _outcome(of[name], case))}
         for row, (name, case) in NUMBERS.items()
     }
-    unit = [of for of in map(starts, found) if not isinstance(of, str)]
+    unit = [of for of in map(starts, found) if isinstance(of, Starts)]
+    other = [of for of in map(rates, found) if of]
+    effects["CE recovered, best"] = {of.model: of.best for of in unit}
     for measure in BRIEF:
         effects[f"{measure}, unit"] = {of.model: of.unit[measure] for of in unit if measure in of.unit}
+        name = f"{measure}, TopK"
+        effects[f"{measure}, rate"] = {of.model: of.other[name] for of in other if name in of.other}
 
     def said(kind: str) -> str:
         """What is known of one kind of SAE."""
-        *most, last = [_counted(of, *BRIEF[m]) for m in BRIEF if (of := effects.get(f"{m}, {kind}"))] or [
-            "have not been compared yet"
-        ]
-        return f"{', '.join(most)}, and {last}" if most else last
+        each = [_counted(of, *BRIEF[m]) for m in BRIEF if (of := effects.get(f"{m}, {kind}"))]
+        *most, last = each or ["have not been compared yet"]
+        return f"they {', '.join(most)}, and {last}" if most else f"they {last}"
 
-    return (
-        "- **Aligned ReLU SAEs**, compared with standard ones at equal L0: with the small start of the paper's stack "
-        f"they {said('ReLU')}; from rows of norm 1 they {said('unit')}.\n"
-        f"- **Aligned TopK SAEs** {said('TopK')}."
-    )
+    lines = [
+        "- **Aligned ReLU SAEs**, compared with standard ones at equal L0:",
+        f"  - both from the small start of the paper's stack: {said('ReLU')};",
+        f"  - both from rows of norm 1: {said('unit')};",
+        f"  - each from the better of these two starts: {said('best')}.",
+        "- **Aligned TopK SAEs**, compared with standard ones at equal L0:",
+        f"  - at the learning rate that was chosen: {said('TopK')};",
+        f"  - at another one: {said('rate')}.",
+    ]
+    return "\n".join(lines)
 
 
 def _counted(effects: Mapping[str, Interval], least: Least, says: str, more: str, less: str, alike: str) -> str:
@@ -106,7 +114,8 @@ def _counted(effects: Mapping[str, Interval], least: Least, says: str, more: str
     lead = max(of, key=lambda way: (way != "open", len(of[way])))
     rest = [f"{way} on {', '.join(on)}" for way, on in of.items() if way != lead]
     start = f"are not shown to {says.format(f'{more} or {less}')}" if lead == "open" else says.format(lead)
-    return f"{start} ({'; '.join([f'on {len(of[lead])} of {len(effects)} models', *rest])})"
+    on = f"on {len(of[lead])} of {len(effects)} models" if len(effects) > 1 else f"on {of[lead][0]}"
+    return f"{start} ({'; '.join([on, *rest])})"
 
 
 def in_words(found: Found) -> str:
@@ -145,80 +154,13 @@ def in_numbers(found: Found) -> str:
     ]
     sizes = ", ".join(f"±{least}" for least, *_ in BRIEF.values())
     key = (
-        'In the two sentences that begin with "Aligned", the words follow from 95 % intervals: *as much* where all of '
+        'In the two lists that begin with "Aligned", the words follow from 95 % intervals: *as much* where all of '
         f"an interval lies within {sizes} (the smallest effects of interest); else *more* or *less* where it lies "
         "above or below 0; else *open*. A claim of several cases is judged by wider intervals, so a case can be open "
-        "in the list of claims and not in the sentences.\n"
+        "in the list of claims and not in these two.\n"
     )
     head = f"| aligned minus standard [95 % interval] | {' | '.join(found)} |"
     return "\n".join([key, head, f"|---|{'---|' * len(found)}", *rows])
-
-
-@dataclass(frozen=True)
-class Starts:
-    """Aligned minus standard ReLU SAEs of a model, by measure, from both starts, at the sparsities that both have."""
-
-    model: str
-    small: dict[str, Interval]
-    unit: dict[str, Interval]
-    standard_alive: float  # the share of alive features of standard SAEs from rows of norm 1
-    two_kinds: str  # C1's verdict on SAEs from rows of norm 1
-    more: str  # C2's
-
-    @property
-    def matters(self) -> bool:
-        """Whether the two intervals of CE recovered have nothing in common."""
-        small, unit = self.small["CE recovered"], self.unit["CE recovered"]
-        return small.low > unit.high or unit.low > small.high
-
-
-def starts(model: str) -> Starts | str:
-    """What the published records say of both starts; or why they say nothing."""
-    try:
-        small, unit = of_parts(model, "controls"), of_parts(model, "unit")
-        scores = of_parts(model, "unit", measure="scores")
-    except NothingPublished:
-        return f"Of {model} no SAEs with another start are published yet."
-    small = small[small.sparsity.isin(unit.sparsity) & (small.activation == "relu")]
-    columns = {"CE recovered": "ce_recovered", "share of alive features": "alive"}
-    try:
-        of_small, of_unit = (
-            {name: claims.difference(records, column, ARMS) for name, column in columns.items()}
-            for records in (small, unit)
-        )
-    except ValueError as error:
-        if unit.attrs["missing"]:
-            return f"Of {model} too few SAEs with another start are published yet."
-        return f"On {model} this can't be said: {error}."
-    alive = float(unit[unit.constraint == "none"].alive.mean())
-    two_kinds, more = claims.bimodal(scores).verdict, claims.recovers_more(unit).verdict
-    return Starts(model, of_small, of_unit, alive, two_kinds, more)
-
-
-def of_the_start(models: Iterable[str]) -> str:
-    """Whether what alignment does to ReLU SAEs depends on the norm of the rows from which they start, in Markdown."""
-    of = [starts(model) for model in models]
-    known, unknown = [o for o in of if isinstance(o, Starts)], [o for o in of if isinstance(o, str)]
-    found = {
-        "**depends on their start**": [o.model for o in known if o.matters],
-        "is not shown to depend on their start": [o.model for o in known if not o.matters],
-    }
-    said = [f"What alignment does to ReLU SAEs {what} (on {', '.join(on)})." for what, on in found.items() if on]
-    if not known:
-        return " ".join(unknown)
-    alive = ", ".join(f"{o.standard_alive:.1%} are alive on {o.model}" for o in known)
-    verdict = "; ".join(f"C1 *{o.two_kinds}* and C2 *{o.more}* on {o.model}" for o in known)
-    said.append(
-        "The claims are judged on ReLU SAEs with the small start of the paper's stack: a standard SAE's encoder rows "
-        "have norm 0.1, so its scores begin near 0, and those of an aligned one are 1 from the first step on. Of "
-        f"the features of standard SAEs that start from rows of norm 1, {alive}: what is alive can't be revived. The "
-        "rules of C1 (two kinds of scores) and of C2 (more cross-entropy), applied to ReLU SAEs from rows of norm 1, "
-        f"say: {verdict}."
-    )
-    said += [*unknown, "The numbers are of the sparsities that were trained from both starts:"]
-    rows = [f"| {measure}, {o.model} | {o.small[measure]} | {o.unit[measure]} |" for o in known for measure in o.small]
-    head = "| aligned minus standard ReLU SAEs [95 % interval] | small start | rows of norm 1 |\n|---|---|---|"
-    return f"{' '.join(said)}\n\n" + "\n".join([head, *rows])
 
 
 def as_html(markdown: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aligned.evals.intervals import Interval, interval
+from aligned.methods import METHODS
 from aligned.report.claims import at_equal_l0, by_l0, label
 from aligned.training.loop import SCORES
 
@@ -260,13 +261,14 @@ def onset(axes: Iterable[Axes], tables: dict[str, pd.DataFrame], metric: str) ->
 
 def scores_over_training(ax: Axes, row: pd.Series) -> None:
     """How one SAE's alignment scores move while it trains: one column for each moment; darker means more features. The
-    first and the last bin, which hold whatever lies beyond the others, are left out.
+    first and the last bin, which hold whatever lies beyond the others, are left out. Its λ or k is the title.
 
     Args:
         ax: where.
         row: of `aligned.records(..., measure="scores")`.
     """
     bins, low, high = SCORES
+    ax.set_title(f"{'k' if METHODS[row.activation]().counts else 'λ'} = {row.sparsity:g}")
     counts = np.array(row.log_scores, dtype=float).T
     tokens = np.array([0, *row.log_tokens]) / 1e6
     shown = np.log10(np.maximum(counts / counts.sum(0), 1e-4))

@@ -9,6 +9,7 @@ asks for specs which are all there is drawn in seconds, from them; what its para
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -399,11 +400,18 @@ def error_of_text(*tables: pd.DataFrame) -> str:
         ratios = [row["error"] / row["between_seeds"] for row in of]
         each = " and ".join(f"{ratio:.2f} ({row['activation']}, {row['sparsity']:g})" for ratio, row in zip(ratios, of))
         narrow = max(ratios) > 0.2
+        longest = PLANS[model].recovery if model in PLANS and not tables else 0
+        less = ""
+        if longest > of[0]["tokens"]:
+            less = (
+                f" (claims are judged on up to {longest:,} tokens there, on which this error is "
+                f"{math.sqrt(of[0]['tokens'] / longest):.2g} times as large)"
+            )
         much = " The intervals are over seeds and do not include this error, so they are too narrow." if narrow else ""
         sentences.append(
             f"On {model}, CE recovered was measured on {of[0]['tokens']:,} tokens of held-out text. Another text of "
             f"this length would move the difference between the arms, too: by a standard error that is {each} times "
-            f"the standard deviation over seeds.{much}"
+            f"the standard deviation over seeds{less}.{much}"
         )
     return "\n\n".join(sentences)
 

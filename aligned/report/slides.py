@@ -17,6 +17,7 @@ from aligned.language.model import EMBEDDED
 from aligned.report import claims, cost, in_short, plots, rerun, results, scorecard
 from aligned.report.published import CONTROLS, REAL
 from aligned.report.rules import Finding
+from aligned.report.starts import Starts, of_the_start, starts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,7 +180,7 @@ def words() -> dict[str, str]:
     """What the slides say of the records, by the names under which they include it: of each claim its statement
     (`says_C1`) and its verdicts, a line a model (`C1`); of each figure its finding (`found_...`); tables and lists."""
     found = findings()
-    start, _, starts = in_short.of_the_start(found).rpartition("\n\n")
+    start, *of_starts = of_the_start(found).split("\n\n")
     names = list(scorecard.CLAIMS)
     two = {model: found[model] for model in TWO}
     here = {EMBEDDED: found[EMBEDDED]}
@@ -207,7 +208,8 @@ def words() -> dict[str, str]:
         "least": ", ".join(str(least) for least, *_ in in_short.BRIEF.values()),
         "least_ce": f"{claims.RECOVERED.size:g}",
         "start": start,
-        "starts": starts,
+        "starts": of_starts[0] if of_starts else "",
+        "better_start": of_starts[1] if of_starts else "",
         "found_starts": _starts(found),
         **{f"claims_{i + 1}": _table(names[4 * i : 4 * i + 4], found) for i in range(3)},
         "shapes": _shapes(found[EMBEDDED]["C10"]),
@@ -295,7 +297,7 @@ def _low() -> str:
 
 def _starts(models: Iterable[str]) -> str:
     """On which models the start matters, and what C2's rule says of the other start."""
-    known = [of for of in map(in_short.starts, models) if isinstance(of, in_short.Starts)]
+    known = [of for of in map(starts, models) if isinstance(of, Starts)]
     if not known:
         return "Not published yet."
     matters = [of.model for of in known if of.matters]

@@ -122,11 +122,24 @@ def _of_any(page: str, p: Mapping[str, Any]) -> Iterator[str]:
             cost.record(p["record"])
         except (OSError, ValueError) as error:
             yield f"record: {error}"
+    if page == "toy_to_gemma":
+        yield from _of_plans(p)
     given = p.get("published_sae", "")
     if p.get("sae_id") and not given:
         yield f"sae_id is {p['sae_id']!r}, of a release: give published_sae too, the release's name"
     if given.startswith((".", "/", "~")) and not Path(given).expanduser().exists():
         yield f"published_sae is {given}, and there is no such folder"
+
+
+def _of_plans(p: Mapping[str, Any]) -> Iterator[str]:
+    """Models and kinds of SAE of which SAEs are planned, for a page that draws published ones alone."""
+    from aligned.methods import METHODS
+    from aligned.report.published import PLANS
+
+    everywhere = [kind for kind in METHODS if all(kind in plan.parts for plan in PLANS.values())]
+    for name, may in (("models", list(PLANS)), ("activations", everywhere)):
+        if not p[name] or set(p[name]) - set(may):
+            yield f"{name} is {p[name]}; it names one or more of {', '.join(may)}"
 
 
 def _of_kinds(p: Mapping[str, Any]) -> Iterator[str]:
@@ -191,9 +204,13 @@ def _only_drawn(page: str, p: Mapping[str, Any]) -> bool:
 
 
 def _of_model(p: Mapping[str, Any]) -> Iterator[str]:
-    """Of a model in a folder, its layer and context; of a model elsewhere nothing can be known without fetching it."""
+    """Of a model in a folder, its layer and context; of one that comes as a package, its layer; of a model elsewhere
+    nothing can be known without fetching it."""
     from aligned.language.model import EMBEDDED, EMBEDDED_FOLDER
+    from aligned.language.wheels import MODELS
 
+    if p["model"] in MODELS:
+        yield from _of_layer(p, MODELS[p["model"]].layers)
     folder = EMBEDDED_FOLDER if p["model"] == EMBEDDED else Path(p["model"]).expanduser()
     if not (folder / "config.json").is_file():
         return
@@ -202,7 +219,11 @@ def _of_model(p: Mapping[str, Any]) -> Iterator[str]:
         next((config[key] for key in keys if key in config), None)
         for keys in (("num_hidden_layers", "n_layer"), ("max_position_embeddings", "n_positions"))
     )
-    if layers and p["layer"] >= layers:
-        yield f"layer is {p['layer']}; {p['model']} has {layers} layers, 0 to {layers - 1}"
+    yield from _of_layer(p, layers)
     if longest and p["context"] > longest:
         yield f"context is {p['context']}; {p['model']} takes blocks of at most {longest} tokens"
+
+
+def _of_layer(p: Mapping[str, Any], layers: int | None) -> Iterator[str]:
+    if layers and p["layer"] >= layers:
+        yield f"layer is {p['layer']}; {p['model']} has {layers} layers, 0 to {layers - 1}"

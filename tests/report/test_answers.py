@@ -8,8 +8,8 @@ import pytest
 
 from aligned.evals.intervals import Interval
 from aligned.report import answers, claims
-from aligned.report.in_short import Starts
 from aligned.report.rules import Finding, Outcome
+from aligned.report.starts import Starts
 
 ARMS = ("none", "projected")
 
@@ -34,7 +34,14 @@ def of_features(low: int, fire: bool, mcs: float, seeds: int = 3) -> pd.DataFram
         noise = np.random.default_rng(seed)
         high = noise.uniform(0.9, 1.1, 100)
         rows.append(
-            {"model": "m", "activation": "relu", "constraint": "none", "seed": seed, "other_seed": (seed + 1) % seeds}
+            {
+                "model": "m",
+                "activation": "relu",
+                "sparsity": 0.1,
+                "constraint": "none",
+                "seed": seed,
+                "other_seed": (seed + 1) % seeds,
+            }
             | {"score": [*noise.uniform(0.1, 0.2, low), *high], "density": [0.1 * fire] * low + [0.1] * 100}
             | {"mcs": [*noise.uniform(mcs - 0.01, mcs + 0.01, low), *(0.8 * high)]}
             | {"f1": noise.uniform(0, 1, low + 100).tolist()}
@@ -44,16 +51,16 @@ def of_features(low: int, fire: bool, mcs: float, seeds: int = 3) -> pd.DataFram
 
 def test_low_scores_of_features_that_are_dead_say_nothing_of_those_that_fire() -> None:
     told = answers.low_scores([of_features(20, fire=False, mcs=0.2)])
-    assert "Most features of standard SAEs with a score under 1/2 are dead (100% in relu on m)." in told
-    assert "In relu on m no feature that fires has a score under 1/2" in told
+    assert "Of the features of standard SAEs with a score under 1/2 are dead: 100% in relu (λ = 0.1) on m." in told
+    assert "In relu (λ = 0.1) on m no feature that fires has a score under 1/2" in told
     assert "left out" not in told
 
 
 @pytest.mark.parametrize(("low", "mcs", "says"), [(2, 0.1, "found again less"), (2, 1.6, "found again more")])
 def test_low_scores_that_fire_are_compared_with_the_others(low: int, mcs: float, says: str) -> None:
     told = answers.low_scores([of_features(low, fire=True, mcs=mcs)])
-    assert "Not all features" in told
-    assert "Those that fire in relu on m, 2.0% of its features that fire, are" in told
+    assert "are dead: 0% in relu" in told
+    assert "Those that fire in relu (λ = 0.1) on m, 2.0% of its features that fire, are" in told
     assert says in told
     assert "not shown to differ in F1" in told
 
@@ -71,6 +78,16 @@ def test_of_too_few_seeds_nothing_is_shown_and_of_no_record_nothing_is_said() ->
     assert "not shown to differ in MCS" in answers.low_scores([of_features(2, fire=True, mcs=0.1, seeds=1)])
     assert answers.low_scores([]) == ""
     assert "No feature of these" in answers.low_scores([of_features(0, fire=True, mcs=0.1)])
+
+
+def test_more_low_scores_than_dead_features_leave_some_alive() -> None:
+    rows = pd.DataFrame(
+        {"activation": "relu", "model": "m", "constraint": "none", "below_half": [0.8, 0.6], "log_dead": [[0, 0.2]] * 2}
+    )
+    told = answers.low_that_fire([rows, rows.assign(activation="topk", below_half=0.1)])
+    assert "at least 71% in relu on m (70.0% of the scores are under 1/2, 20.0% of the features are dead). So" in told
+    assert "topk" not in told
+    assert answers.low_that_fire([rows.assign(below_half=0.1)]) == ""
 
 
 def of_arms(
@@ -137,7 +154,7 @@ def test_where_arms_do_not_differ_there_is_nothing_to_explain() -> None:
     ],
 )
 def test_a_gain_that_is_shown_and_small_is_called_so(effect: Interval, says: str) -> None:
-    both = Starts("m", {}, {"CE recovered": effect}, 1.0, "undecided", "holds")
+    both = Starts("m", {}, {"CE recovered": effect}, (effect, effect), effect, 1.0, "undecided", "holds")
     told = answers.small_gains([both, "Of another model nothing is published."])
     assert says in told
     assert bool(told) is bool(says)

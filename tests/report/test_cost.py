@@ -43,3 +43,13 @@ def test_cost_of_presets_is_that_of_their_steps() -> None:
     assert whole["memory GB"]["scratch"] == 4  # the widest
     wide = cost.training(record, [RunSpec(d_sae=32768)], 128)
     assert wide["memory GB"] == pytest.approx(16)  # beyond what was measured
+
+
+def test_time_is_told_by_the_record_and_by_what_published_saes_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = [RunSpec(seed=seed) for seed in range(4)]
+    minutes = round(60 * cost.training(cost.record("cost-cpu"), specs, cost.D_IN["embedded"])["hours"])
+    took = {spec: {"provenance": {"seconds": 3600}} for spec in specs}  # an hour each, on one core of two
+    monkeypatch.setattr(cost, "published", lambda: took)
+    assert cost.in_about(specs) == f", in about {minutes / 60:.0f} to 2 hours on two cores"
+    monkeypatch.setattr(cost, "published", dict)
+    assert cost.in_about(specs) == f", in about {f'{minutes} minutes' if minutes > 1 else 'a minute'} on two cores"

@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from aligned.evals.intervals import Interval
-from aligned.report import claims, in_short, results, scorecard
+from aligned.report import claims, in_short, scorecard
+from aligned.report.rates import Rates
 from aligned.report.rules import Finding, Outcome
+from aligned.report.starts import Starts
 
 GAIN = Outcome("relu, more alive", Interval(0.1, 0.05, 0.15, 3), claims.ALIVE, True, "a gain is shown")
 OPEN = replace(GAIN, name="topk, more alive", effect=Interval(0.1, -0.05, 0.25, 3), shown=None)
@@ -44,8 +46,11 @@ def test_every_case_of_the_published_records_has_its_statement() -> None:
 def test_the_sentences_say_what_most_models_show_and_name_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     alike = Interval(0, -0.001, 0.001, 3)
     of_unit = {"CE recovered": Interval(0.02, 0.01, 0.03, 3), "share of alive features": alike}
-    both = {"up": in_short.Starts("up", of_unit, of_unit, 1.0, "undecided", "holds")}
+    less = Interval(-0.1, -0.2, -0.05, 3)
+    both = {"up": Starts("up", of_unit, of_unit, (alike, alike), alike, 1.0, "undecided", "holds")}
+    at_other = {"up": Rates("up", 0.1, 0.2, {"share of alive features, TopK": less}, {})}
     monkeypatch.setattr(in_short, "starts", lambda model: both.get(model, "not published"))
+    monkeypatch.setattr(in_short, "rates", at_other.get)
     of = {
         name: Finding(
             "undecided", outcomes=(replace(GAIN, name="relu, more alive", effect=Interval(mean, low, high, 3)),)
@@ -58,13 +63,14 @@ def test_the_sentences_say_what_most_models_show_and_name_the_others(monkeypatch
             ("open", 0.1, -0.05, 0.25),
         )
     }
-    relu, topk = in_short.in_brief({name: UNTESTED | {"C4": finding} for name, finding in of.items()}).splitlines()
-    said = "keep more features alive (on 2 of 5 models; fewer on down; as many on alike; open on open); from rows of"
-    assert said in relu
-    assert relu.endswith(
-        "recover more cross-entropy (on 1 of 1 models), and keep as many features alive (on 1 of 1 models)."
-    )
-    assert "not been compared" in topk
+    brief = in_short.in_brief({name: UNTESTED | {"C4": finding} for name, finding in of.items()})
+    _, small, unit, best, _, chosen, other = brief.splitlines()
+    said = "keep more features alive (on 2 of 5 models; fewer on down; as many on alike; open on open);"
+    assert small.endswith(said)
+    assert unit.endswith("they recover more cross-entropy (on up), and keep as many features alive (on up);")
+    assert best.endswith("they recover as much cross-entropy (on up).")
+    assert "have not been compared" in chosen
+    assert other.endswith("they keep fewer features alive (on up).")
 
 
 def test_the_numbers_are_those_of_the_findings() -> None:
@@ -77,17 +83,3 @@ def test_a_table_in_markdown_is_one_in_html() -> None:
     html = in_short.as_html(in_short.in_numbers({"one": UNTESTED}))
     assert html.count("<tr>") == 1 + len(in_short.NUMBERS)
     assert "|" not in html
-
-
-def test_whether_the_start_matters_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def gains(table, metric, arms):  # type: ignore[no-untyped-def]
-        mean = small if (table.init == "small").all() else 0.02
-        return Interval(mean, mean - 0.005, mean + 0.005, 3)
-
-    monkeypatch.setattr(claims, "difference", gains)
-    small = -0.02
-    assert "**depends on their start** (on embedded)" in in_short.of_the_start(["embedded"])
-    small = 0.018
-    assert "is not shown to depend on their start (on embedded)" in in_short.of_the_start(["embedded"])
-    monkeypatch.setattr(results, "published", dict)
-    assert "Of embedded no SAEs with another start are published yet" in in_short.of_the_start(["embedded"])

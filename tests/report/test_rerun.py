@@ -212,6 +212,21 @@ def test_a_folders_own_configuration_says_which_layers_there_are(tmp_path: Path)
         checked(FIGURE, {"model": str(tmp_path)})
 
 
+@pytest.mark.parametrize(
+    ("page", "given", "says"),
+    [
+        ("bimodality", {"model": "smollm2-135m", "layer": 30}, "layer is 30; smollm2-135m has 30 layers, 0 to 29"),
+        ("bimodality", {"model": "gemma-3-270m", "layer": 18}, "layer is 18; gemma-3-270m has 18 layers, 0 to 17"),
+        ("toy_to_gemma", {"models": ["gemma"]}, "models is ['gemma']; it names one or more of embedded, gemma-3-270m"),
+        ("toy_to_gemma", {"models": []}, "models is []; it names"),
+        ("toy_to_gemma", {"activations": ["jumprelu"]}, "activations is ['jumprelu']; it names one or more of "),
+    ],
+)
+def test_what_no_real_model_has_is_told_before_anything_runs(page: str, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        checked(NOTEBOOKS / f"{page}.ipynb", given)
+
+
 def test_a_failed_run_keeps_what_it_got_to_and_spoils_nothing(notebook: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.ipynb"
     rerun(notebook, out, {})

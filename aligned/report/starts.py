@@ -1,0 +1,132 @@
+"""What alignment does to ReLU SAEs that start in two ways: from the small start of the paper's stack, and from rows of
+norm 1 (`init` of `aligned.spec.RunSpec`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aligned.checks import listed
+from aligned.evals.intervals import Interval
+from aligned.report import claims
+from aligned.report.answers import became
+from aligned.report.published import ARMS
+from aligned.report.results import NothingPublished, of_parts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Of a model's ReLU SAEs, by measure: aligned minus standard from both starts, at the sparsities that both have."""
+
+    model: str
+    small: dict[str, Interval]
+    unit: dict[str, Interval]
+    moved: tuple[Interval, Interval]  # of the standard and the aligned arm: CE recovered, norm 1 minus small
+    best: Interval  # CE recovered, aligned minus standard, each arm from the start from which its mean is higher
+    standard_alive: float  # the share of alive features of standard SAEs from rows of norm 1
+    two_kinds: str  # C1's verdict on SAEs from rows of norm 1
+    more: str  # C2's
+
+    @property
+    def matters(self) -> bool:
+        """Whether the two intervals of CE recovered have nothing in common."""
+        small, unit = self.small["CE recovered"], self.unit["CE recovered"]
+        return small.low > unit.high or unit.low > small.high
+
+
+def starts(model: str) -> Starts | str:
+    """What the published records say of both starts; or why they say nothing."""
+    try:
+        small, unit = of_parts(model, "controls"), of_parts(model, "unit")
+        scores = of_parts(model, "unit", measure="scores")
+    except NothingPublished:
+        return f"Of {model} no SAEs with another start are published yet."
+    small = small[small.sparsity.isin(unit.sparsity) & (small.activation == "relu")]
+    columns = {"CE recovered": "ce_recovered", "share of alive features": "alive"}
+    try:
+        of_small, of_unit = (
+            {name: claims.difference(records, column, ARMS) for name, column in columns.items()}
+            for records in (small, unit)
+        )
+        standard, aligned = moved = _moved(small, unit, ARMS[0]), _moved(small, unit, ARMS[1])
+        best = _apart(unit if standard.mean > 0 else small, ARMS[0], unit if aligned.mean > 0 else small, ARMS[1])
+    except ValueError as error:
+        if unit.attrs["missing"]:
+            return f"Of {model} too few SAEs with another start are published yet."
+        return f"On {model} this can't be said: {error}."
+    alive = float(unit[unit.constraint == "none"].alive.mean())
+    two_kinds, more = claims.bimodal(scores).verdict, claims.recovers_more(unit).verdict
+    return Starts(model, of_small, of_unit, moved, best, alive, two_kinds, more)
+
+
+def _moved(small: pd.DataFrame, unit: pd.DataFrame, arm: str) -> Interval:
+    """What the start of norm 1 adds to an arm's CE recovered, at equal L0."""
+    return _apart(small, arm, unit, arm)
+
+
+def _apart(first: pd.DataFrame, arm: str, second: pd.DataFrame, other: str) -> Interval:
+    """CE recovered of an arm of the second records minus that of an arm of the first ones, at equal L0."""
+    import pandas as pd
+
+    both = (first[first.constraint == arm], second[second.constraint == other])
+    named = pd.concat([of.assign(constraint=name) for name, of in zip(("first", "second"), both)])
+    return claims.difference(named, "ce_recovered", ("first", "second"))
+
+
+def of_the_start(models: Iterable[str]) -> str:
+    """Whether what alignment does to ReLU SAEs depends on their start, and which arm the start moves, in Markdown."""
+    of = [starts(model) for model in models]
+    known, unknown = [o for o in of if isinstance(o, Starts)], [o for o in of if isinstance(o, str)]
+    found = {
+        "**depends on their start**": [o.model for o in known if o.matters],
+        "is not shown to depend on their start": [o.model for o in known if not o.matters],
+    }
+    said = [f"What alignment does to ReLU SAEs {what} (on {', '.join(on)})." for what, on in found.items() if on]
+    if not known:
+        return " ".join(unknown)
+    alive = ", ".join(f"{o.standard_alive:.1%} are alive on {o.model}" for o in known)
+    verdict = "; ".join(f"C1 *{o.two_kinds}* and C2 *{o.more}* on {o.model}" for o in known)
+    said.append(
+        "The claims are judged on ReLU SAEs with the small start of the paper's stack: rows of norm 0.1 and a random "
+        "bias. The other start has rows of norm 1 and no bias; which of the two matters was not tested. Where no "
+        "feature is dead, alignment can save none: of the features of standard SAEs that start from rows of norm 1, "
+        f"{alive}. The rules of C1 (two kinds of scores) and of C2 (more cross-entropy), applied to ReLU SAEs from "
+        f"rows of norm 1, say: {verdict}."
+    )
+    said += [*unknown, "The numbers are of the sparsities that were trained from both starts:"]
+    rows = [f"| {measure}, {o.model} | {o.small[measure]} | {o.unit[measure]} |" for o in known for measure in o.small]
+    head = "| aligned minus standard ReLU SAEs [95 % interval] | small start | rows of norm 1 |\n|---|---|---|"
+    return "\n\n".join((" ".join(said), "\n".join([head, *rows]), _which_arm(known)))
+
+
+def _which_arm(known: Iterable[Starts]) -> str:
+    """Which arm the start moves, and what is left of the difference if each arm has the start that suits it."""
+    of: dict[str, list[str]] = {}
+    rows = []
+    for o in known:
+        standard, aligned = o.moved
+        more = "aligned" if abs(aligned.mean) > abs(standard.mean) else "standard"
+        says = (
+            f"the start moves {more} SAEs more, and with each arm from the start that suits it better aligned SAEs "
+            f"recover {_beside(o.best)}"
+        )
+        of.setdefault(says, []).append(o.model)
+        rows.append(f"| {o.model} | {standard} | {aligned} | {o.best} |")
+    told = " ".join(f"On {listed(on)} {says}." for says, on in of.items())
+    head = (
+        "| CE recovered of ReLU SAEs [95 % interval] | standard: norm 1 minus small start | aligned: norm 1 minus "
+        "small start | aligned minus standard, each from its better start |\n|---|---|---|---|"
+    )
+    return f"{told}\n\n" + "\n".join([head, *rows])
+
+
+def _beside(effect: Interval) -> str:
+    """More or less than standard ones, as much, or open."""
+    says = became(effect, claims.RECOVERED)
+    if says in ("more", "less"):
+        return f"{says} than standard ones"
+    return "more or less than standard ones (open)" if says == "open" else f"as much as standard ones ({says})"

@@ -1,0 +1,76 @@
+"""Which arm the start moves, and what the learning rate does, on records whose answer is known."""
+
+from __future__ import annotations
+
+import pytest
+
+from aligned.evals.intervals import Interval
+from aligned.report import claims, rates, results, starts
+from aligned.report.published import ARMS
+
+
+def test_whether_the_start_matters_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gains(table, metric, arms):  # type: ignore[no-untyped-def]
+        mean = small if (table.init == "small").all() else 0.02
+        return Interval(mean, mean - 0.005, mean + 0.005, 3)
+
+    monkeypatch.setattr(claims, "difference", gains)
+    small = -0.02
+    assert "**depends on their start** (on embedded)" in starts.of_the_start(["embedded"])
+    small = 0.018
+    assert "is not shown to depend on their start (on embedded)" in starts.of_the_start(["embedded"])
+    monkeypatch.setattr(results, "published", dict)
+    assert "Of embedded no SAEs with another start are published yet" in starts.of_the_start(["embedded"])
+
+
+def test_the_arm_that_the_start_moves_and_the_better_starts_are_those_of_the_records() -> None:
+    found = starts.starts("embedded")
+    assert isinstance(found, starts.Starts)
+    standard, aligned = found.moved
+    assert standard.high < 0 < aligned.low  # so the better starts are the small one and that of norm 1
+    # over the same range of L0 the moves and the differences would add up; here the ranges differ a little
+    assert aligned.mean - standard.mean == pytest.approx(
+        found.unit["CE recovered"].mean - found.small["CE recovered"].mean, abs=0.003
+    )
+    assert found.small["CE recovered"].mean < found.best.mean < found.unit["CE recovered"].mean
+    told = starts.of_the_start(["embedded"])
+    assert "On embedded the start moves aligned SAEs more" in told
+    assert f"| embedded | {standard} | {aligned} | {found.best} |" in told
+
+
+@pytest.mark.parametrize(
+    ("best", "said"),
+    [
+        (Interval(0.001, -0.001, 0.003, 3), "recover as much as standard ones (the same within 0.005)"),
+        (Interval(0.02, 0.01, 0.03, 3), "recover more than standard ones"),
+        (Interval(-0.02, -0.03, -0.01, 3), "recover less than standard ones"),
+        (Interval(0.0, -0.03, 0.03, 3), "recover more or less than standard ones (open)"),
+    ],
+)
+def test_what_is_left_with_the_better_starts_is_told(
+    monkeypatch: pytest.MonkeyPatch, best: Interval, said: str
+) -> None:
+    some = {"CE recovered": best}
+    small, large = Interval(0.001, 0.0, 0.002, 3), Interval(-0.1, -0.2, -0.05, 3)
+    of = {name: starts.Starts(name, some, some, (large, small), best, 1.0, "holds", "holds") for name in ("a", "b")}
+    monkeypatch.setattr(starts, "starts", of.get)
+    told = starts.of_the_start(of)
+    assert "On a and b the start moves standard SAEs more, and with each arm from the start that suits it" in told
+    assert f"better aligned SAEs {said}." in told
+
+
+def test_another_learning_rate_is_compared_at_the_sparsities_of_the_chosen_one() -> None:
+    found = rates.rates("embedded")
+    assert found is not None
+    assert found.rate != found.chosen
+    earlier = results.of_parts("embedded", "earlier")
+    topk = earlier[earlier.activation == "topk"]
+    assert found.other["share of alive features, TopK"] == claims.difference(topk, "alive", ARMS)
+    assert f"({found.rate:g} in place of {found.chosen:g} on embedded)" in rates.of_the_rate(
+        ["embedded", "gemma-3-270m"]
+    )
+
+
+def test_without_another_learning_rate_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "published", dict)
+    assert rates.of_the_rate(["embedded"]) == ""
