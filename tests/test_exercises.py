@@ -314,6 +314,40 @@ def test_every_exercise_says_how_hard_it_is_and_how_long_it_takes(page: Path) ->
     assert len(MARK.findall(prose(page))) == len(exercises_of)
 
 
+def minutes_of(exercise: str, page: str) -> int:
+    """How long one takes, by its number; the last of "Write it yourself" is all that comes after its checks."""
+    minutes = [int(re.findall(r", (\d+) minutes", asks)[0]) for asks in asked(NOTEBOOKS / f"{page}.ipynb")]
+    if page == PAGE.stem:
+        minutes = [*minutes[: len(RIGHT)], sum(minutes[len(RIGHT) :])]
+    return minutes[int(exercise) - 1]
+
+
+def test_the_seminars_times_are_those_of_its_pages_and_exercises() -> None:
+    _, *sessions = re.split(r"^\*\*\d\. ", (NOTEBOOKS.parent / "book" / "index.md").read_text(), flags=re.MULTILINE)
+    assert len(sessions) == 4
+    for session in sessions:
+        ((home, in_class),) = re.findall(r"(\d+) minutes at home.*?; (\d+) in class", session)
+        reads, _, exercises_of = session.partition("\nExercises: ")
+        pages = re.findall(r"{doc}`/?([\w/]+)`", reads.partition("\nRead ")[2].partition("browse")[0])
+        takes = [
+            int(re.findall(r"\*\*It takes\*\* (\d+) minutes", text)[0])
+            for page in pages
+            for text in [
+                prose(NOTEBOOKS / f"{Path(page).stem}.ipynb")
+                if page.startswith("notebooks/")
+                else (NOTEBOOKS.parent / "book" / f"{page}.md").read_text()
+            ]
+        ]
+        tasks = [
+            minutes_of(number, page)
+            for numbers, page in re.findall(r"([\d and]+) of {doc}`/notebooks/(\w+)`", exercises_of.partition("\n")[0])
+            for number in re.findall(r"\d", numbers)
+        ]
+        assert abs(sum(takes) - int(home)) < 5
+        assert abs(sum(tasks) + 20 - int(in_class)) < 5
+        assert int(in_class) <= 90
+
+
 def test_the_words_for_how_hard_an_exercise_is_are_explained() -> None:
     (explained,) = re.findall(
         r"^exercise\n  (.*)", (NOTEBOOKS.parent / "book" / "glossary.md").read_text(), re.MULTILINE
