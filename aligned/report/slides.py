@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from aligned.checks import listed
 from aligned.evals.intervals import Interval
 from aligned.language.model import EMBEDDED
-from aligned.report import claims, cost, in_short, plots, rerun, results, scorecard
+from aligned.report import claims, cost, in_short, low_mode, plots, rerun, results, scorecard
 from aligned.report.published import CONTROLS, REAL
 from aligned.report.rules import Finding
 from aligned.report.starts import Starts, of_the_start, starts
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HEIGHT = 2.6  # inches, of a panel
-LOW = 2.2  # of one that has more words above and below it
+LOW = 2.0  # of one that has more words above and below it
 TALLEST = 3.4  # of a figure: a taller one is shown with smaller letters
 TWO = (EMBEDDED, REAL[0])  # language models, side by side
 ALIGNED = scorecard.ALIGNED
@@ -97,11 +97,14 @@ def _alive(activation: str) -> None:
 
 
 def stability() -> None:
-    """Whether seeds agree, for two kinds of SAE."""
+    """Whether seeds agree, for two kinds of SAE; dotted, how much they did before the first step."""
     found = results.facets(["relu", "topk"], "stability", [EMBEDDED])
     for name, (ax,) in plots.panels(found, height=HEIGHT):
         pairs = claims.with_l0(found[name], results.of_parts(EMBEDDED, name[0]))
         plots.over_l0(ax, pairs, "pw_mcc_alive", "PW-MCC, alive features")
+        start = pairs.pw_mcc_start.mean()
+        ax.axhline(start, color="0.5", linewidth=1, linestyle=":")
+        ax.annotate("at the start", (pairs.l0.min(), start), (0, 3), textcoords="offset points", color="0.4")
 
 
 def scr() -> None:
@@ -132,7 +135,7 @@ def feature_quality() -> None:
     titles = {"MCS": "mcs", "concept score": "f1"}
     for title, (ax,) in plots.panels(titles, height=LOW, sharey=False):
         plots.against_score(ax, row, titles[title], "")
-        ax.set_title(f"{title}: r = {claims.pearson(row.score, row[titles[title]], row.density):.2f}")
+        ax.set_title(f"{title}, one relu SAE: r = {claims.pearson(row.score, row[titles[title]], row.density):.2f}")
 
 
 def constraints() -> None:
@@ -192,11 +195,15 @@ def words() -> dict[str, str]:
         **{f"asks_{name}": _asks(name, found) for name in ("C1", "C2")},
         "C7_C8": "".join(_verdicts(name, found, f"{name}: ", "; ") for name in ("C7", "C8")),
         "found_bimodality": _low(),
+        "valleys": _valleys(),
+        "ks": _ks(),
         "found_recovered": _became(here, {"": ("C2", "")}),
         "found_recovered_real": _became(real, {"": ("C2", "")}),
         "found_recovered_topk": _became(two, {"": ("C3", "topk")}),
         "found_alive_relu": _became(two, {"": ("C4", "relu, more alive")}),
+        "found_few_dead": _became(found, {"": ("C4", "relu, few dead")}),
         "found_alive_topk": _became(two, {"": ("C4", "topk, more alive")}),
+        "stability_start": _stability_start(),
         "found_stability": _became(here, {"for relu": ("C5", "relu"), "for topk": ("C5", "topk")}),
         "found_scr": _became(here, {"for relu": ("C6", "relu"), "for topk": ("C6", "topk")}),
         "found_ranks": _ranks(here[EMBEDDED]),
@@ -293,6 +300,29 @@ def _low() -> str:
         each = ", ".join(f"{share:.1%} of {claims.label(str(arm))} features" for arm, share in low.items())
         said.append(f"{each} ({activation}, {model})")
     return f"Scores under 1/2: {'; '.join(said)}."
+
+
+def _valleys() -> str:
+    """In how many standard SAEs there is a low mode."""
+    said = []
+    for (activation, model), rows in results.facets(["relu"], "scores", TWO).items():
+        each = rows[rows.constraint == "none"].histogram.map(low_mode.low_mode)
+        said.append(f"in {(each > 0).sum()} of {len(each)} ({activation}, {model})")
+    return f"Of the standard SAEs there is a low mode {', '.join(said) or 'in none that is published'}."
+
+
+def _ks() -> str:
+    """The k of TopK SAEs that were trained, by language model."""
+    found = results.facets(["topk"], models=TWO)
+    return "; ".join(
+        f"{listed(f'{k:g}' for k in sorted(rows.sparsity.unique()))} on {name[1]}" for name, rows in found.items()
+    )
+
+
+def _stability_start() -> str:
+    """How much seeds agree before the first step."""
+    found = results.facets(["relu", "topk"], "stability", [EMBEDDED])
+    return ", ".join(f"{rows.pw_mcc_start.mean():.2f} ({name[0]})" for name, rows in found.items())
 
 
 def _starts(models: Iterable[str]) -> str:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from aligned.evals.intervals import Interval
-from aligned.report import slides
+from aligned.report import results, slides
 from aligned.report.book import ROOT
+from aligned.report.low_mode import low_mode
 from aligned.report.scorecard import CLAIMS
 
 pytestmark = pytest.mark.all
@@ -36,11 +37,12 @@ def each(built: Path) -> list[str]:
     )
 
 
-def test_a_lecture_has_notes_for_every_slide_and_lasts_45_minutes(each: list[str]) -> None:
+def test_a_lecture_of_45_minutes_has_notes_for_every_slide_and_time_for_questions(each: list[str]) -> None:
     notes = [re.findall(r'<aside class="notes">(\d+) minutes?[.,]', slide) for slide in each]
     assert 20 <= len(each) <= 28
     assert all(len(of) == 1 for of in notes), notes
-    assert sum(int(minutes) for (minutes,) in notes) == 45
+    assert sum(int(minutes) for (minutes,) in notes) == 45 - 5
+    assert "add up to 40, so that 5 are left" in each[0]
 
 
 def test_every_question_has_its_answer_in_the_notes(each: list[str]) -> None:
@@ -68,7 +70,8 @@ def test_every_claim_stands_with_its_verdicts_and_nothing_is_left_to_fill_in(eac
 def test_shown_is_defined_where_the_first_verdict_stands_and_where_verdicts_are_explained(each: list[str]) -> None:
     first = next(slide for slide in each if re.search("<b>(holds|does not hold|undecided)", slide))
     (explained,) = [slide for slide in each if "<h2>How to compare fairly" in slide]
-    assert "shown if all of the interval is above 0" in first.partition("<aside")[0]
+    for said in ("Low mode</em>: ", "95 % interval", "shown if all of the interval is above 0", "else open"):
+        assert said in first.partition("<aside")[0]
     assert "is above 0 and the upper end is the smallest effect of interest" in explained.partition("<aside")[0]
 
 
@@ -92,6 +95,17 @@ def test_an_arm_within_the_smallest_effect_of_interest_is_the_same() -> None:
         (said,) = re.findall(rf"([^:;]*) \({kind}\)", slides._same().partition("0.005:")[2])
         named = set(re.findall("`(.*?)`", said))
         assert named == inside or (said.strip(), len(inside)) in (("none", 0), ("all", len(effects.loc[kind])))
+
+
+def test_the_notes_say_in_how_many_saes_there_is_a_low_mode_and_which_k_were_trained(each: list[str]) -> None:
+    scores = results.of_parts("gemma-3-270m", "relu", measure="scores")
+    standard = scores[scores.constraint == "none"].histogram.map(low_mode)
+    (slide,) = [slide for slide in each if "<h2>What the scores are" in slide]
+    assert f"in {sum(standard > 0)} of {len(standard)} (relu, gemma-3-270m)" in slide.partition("<aside")[2]
+    (slide,) = [slide for slide in each if "<h2>And TopK?" in slide]
+    (ks,) = re.findall(r"([\d, and]+) on gemma-3-270m", slide.partition("<aside")[2])
+    trained = results.of_parts("gemma-3-270m", "topk").sparsity
+    assert {int(k) for k in re.findall(r"\d+", ks)} == set(trained)
 
 
 def test_the_sizes_behind_the_letters_of_c10_are_told(each: list[str]) -> None:
