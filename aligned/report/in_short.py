@@ -50,7 +50,7 @@ NUMBERS = {  # of each row, the claim and the case whose effect is aligned minus
 BRIEF = {  # of each row of NUMBERS, without the kind of SAE: what is of interest; what is said; more, less, as much
     "CE recovered": (claims.RECOVERED, "recover {} cross-entropy", "more", "less", "as much"),
     "share of alive features": (claims.ALIVE, "keep {} features alive", "more", "fewer", "as many"),
-    "stability over seeds (PW-MCC)": (claims.STABILITY, "are {} alike between seeds", "more", "less", "as much"),
+    "stability over seeds (PW-MCC)": (claims.STABILITY, "are {} alike between seeds", "more", "less", "equally"),
 }
 
 
