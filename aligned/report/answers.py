@@ -63,12 +63,11 @@ def of_settings(here: pd.DataFrame, settings: Mapping[str, pd.DataFrame], constr
                 continue
             each = [f"{CAUSES[name][0]} {said}" for name, (said, *_) in told.items()]
             lines.append(f"- {activation}, {least.of}: {'; '.join([f'{became(first, least)} as above', *each])}")
-            if metric == "ce_recovered":
-                answers.append(f"- {activation}: {_answer(became(first, least), told)}")
+            answers.append(f"- {activation}, {least.of}: {_answer(became(first, least), told)}")
     if not answers:
         return "\n".join(lines)
     whose = f"Aligned minus standard (`{constraint}`), and how much another setting of both arms changes it:"
-    asked = "**The constraint, the start, or the mean?** Of the difference in CE recovered:"
+    asked = "**The constraint, the start, or the mean?**"
     return "\n\n".join((whose, "\n".join(lines), asked, "\n".join(answers)))
 
 
@@ -109,7 +108,7 @@ def _told(before: pd.DataFrame, after: pd.DataFrame, metric: str, constraint: st
 
 
 def _answer(first: str, told: Mapping[str, tuple[str, str, str]]) -> str:
-    """Of one kind of SAE, what brings its difference in CE recovered."""
+    """Of one kind of SAE, what brings its difference."""
     if first not in ("more", "less"):
         also = [CAUSES[name][0] for name, (_, _, second) in told.items() if second == first]
         so = f", also {listed(also)}" if also else ""
@@ -117,8 +116,8 @@ def _answer(first: str, told: Mapping[str, tuple[str, str, str]]) -> str:
     said = [f"{CAUSES[name][1]} {does}" for name, (_, does, _) in told.items()]
     if "init unit" in told:
         said.append(
-            "what is left from rows of norm 1, where both arms start alike, is the constraint's own: "
-            f"{told['init unit'][2]}"
+            "what is left from rows of norm 1, where both arms start alike, is the constraint's own, beside standard "
+            f"SAEs from that start: {told['init unit'][2]}"
         )
     return f"{'; '.join(said)}." if said else "no other start or mean has been tried."
 
@@ -199,6 +198,21 @@ def low_that_fire(scores: Iterable[pd.DataFrame]) -> str:
         "the end of training, but not which. Where more are low than dead, some low ones must be alive: of the "
         f"features with a score under 1/2, {listed(told)}. So a low score need not mean a dead feature."
     )
+
+
+def against_ranks(found: Finding) -> str:
+    """Of which kinds of SAE the correlation of ranks has another sign than r, which is judged: a sentence, or nothing.
+
+    Args:
+        found: `aligned.report.claims.correlates`.
+    """
+    r = {outcome.name: outcome.effect for outcome in found.outcomes}
+    ranks = {what.split(", ")[0]: effect for what, effect in found.beside if "ranks" in what}
+    of = [kind for kind in r if kind in ranks and r[kind].mean * ranks[kind].mean < 0]
+    if not of:
+        return ""
+    each = listed([f"{kind} ({r[kind]}; of ranks {ranks[kind]})" for kind in of])
+    return f"The correlation of ranks has another sign than r in {each}: there a few features bring r about."
 
 
 def _letter(activation: str) -> str:

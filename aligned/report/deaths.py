@@ -109,10 +109,14 @@ def _of_the_mean(activation: str, of: pd.DataFrame) -> str:
     largest, most = of.gamma.idxmax(), of.none.idxmax()
     others = of.gamma.drop(largest).max()
     where = "there, too" if largest == most else f"on {most}"
+    tried = of["none centred"][largest] >= 0
+    untried = (
+        "" if tried else f" Whether the mean is the cause on {largest} is not known: none is published without it."
+    )
     shares = ", ".join(f"{share:.1%} on {model}" for model, share in of.none.items())
     return (
         f"**The mean, {activation}.** Gamma is largest on {largest} ({of.gamma[largest]:.2f}; at most {others:.2f} on "
-        f"the others). Standard SAEs have the most dead features {where} ({shares})."
+        f"the others). Standard SAEs have the most dead features {where} ({shares}).{untried}"
     )
 
 

@@ -140,9 +140,9 @@ def in_words(found: Found) -> str:
     models = f"{len(found)} language model{'s' * (len(found) > 1)}"
     return (
         f"**Claim by claim.** Each claim was judged in one case or several: kinds of SAE, or widths, on {models}; for "
-        "C10, sizes of an SAE on one machine. In brackets are numbers of cases: those in which it is shown; *the "
-        "opposite*, if that is shown; *excluded*, if an effect that is large enough to matter is ruled out; and "
-        "*open*.\n\n" + "\n".join(lines)
+        "C10, sizes of an SAE on one machine. ReLU and p-annealing SAEs have the small start. In brackets are numbers "
+        "of cases: those in which it is shown; *the opposite*, if that is shown; *excluded*, if an effect that is "
+        "large enough to matter is ruled out; and *open*.\n\n" + "\n".join(lines)
     )
 
 

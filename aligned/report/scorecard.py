@@ -388,7 +388,14 @@ def forest(ax: Axes, found: dict[str, Finding], rows: list[tuple[str, str]] | No
             where = ax.get_yaxis_transform()
             beyond = (8, 0)  # points: the arrows end before that, however narrow the panel is
             ax.annotate(
-                finding.verdict, (1, height), beyond, where, "offset points", va="center", weight="bold", fontsize=9
+                f"{finding.verdict}{' so far' * bool(finding.so_far)}",
+                (1, height),
+                beyond,
+                where,
+                "offset points",
+                va="center",
+                weight="bold",
+                fontsize=9,
             )
     for height, (name, _) in enumerate(rows):
         if height and name != rows[height - 1][0]:  # a line between claims

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from aligned.evals.intervals import Interval
-from aligned.report import answers, claims
+from aligned.report import answers, claims, results
 from aligned.report.rules import Finding, Outcome
 from aligned.report.starts import Starts
 
@@ -90,6 +90,13 @@ def test_more_low_scores_than_dead_features_leave_some_alive() -> None:
     assert answers.low_that_fire([rows.assign(below_half=0.1)]) == ""
 
 
+def test_a_correlation_that_ranks_contradict_is_named() -> None:
+    records = results.of_parts("embedded", "features", measure="features")
+    told = answers.against_ranks(claims.correlates(records, "f1", 0.32))
+    assert "another sign than r in relu (+0." in told
+    assert answers.against_ranks(claims.correlates(records, "mcs", 0.65)) == ""
+
+
 def of_arms(
     *gains: float, activation: str = "topk", alive: tuple[float, ...] = (0.0, 0.0, 0.0), arm: str = "projected"
 ) -> pd.DataFrame:
@@ -110,18 +117,22 @@ LESS, MORE = (-0.020, -0.021, -0.022), (0.010, 0.011, 0.012)
 @pytest.mark.parametrize(
     ("unit", "centred", "says"),
     [
-        (MORE, LESS, ("the start decides; the mean hardly matters", "the constraint's own: more.")),
+        (MORE, LESS, ("the start decides; the mean hardly matters", "from that start: more.")),
         (
             LESS,
             (-0.010, -0.011, -0.012),
-            ("the start hardly matters; the mean brings a part of it", "the constraint's own: less."),
+            ("the start hardly matters; the mean brings a part of it", "from that start: less."),
         ),
         (
             (-0.2, 0.0, 0.2),
             (-0.040, -0.041, -0.042),
-            ("the start may matter or not; the mean hides a part", "own: open."),
+            ("the start may matter or not; the mean hides a part", "from that start: open."),
         ),
-        ((0.0, 0.0, 0.0), (0.0, 0.005, 0.010), ("the start decides; the mean matters", "own: the same within 0.005.")),
+        (
+            (0.0, 0.0, 0.0),
+            (0.0, 0.005, 0.010),
+            ("the start decides; the mean matters", "from that start: the same within 0.005."),
+        ),
     ],
 )
 def test_what_decides_a_difference_follows_from_how_it_changes(
@@ -129,7 +140,11 @@ def test_what_decides_a_difference_follows_from_how_it_changes(
 ) -> None:
     told = answers.of_settings(of_arms(*LESS), {"init unit": of_arms(*unit), "center True": of_arms(*centred)})
     assert "topk, CE recovered: less as above; " in told
-    *_, answer = told.splitlines()
+    *_, answer, of_alive = told.splitlines()
+    assert (
+        of_alive == "- topk, the share of alive features: none to explain, it is the same within 0.01, also from "
+        "rows of norm 1 and with the mean subtracted."
+    )
     for said in says:
         assert said in answer
 
@@ -137,9 +152,9 @@ def test_what_decides_a_difference_follows_from_how_it_changes(
 def test_where_arms_do_not_differ_there_is_nothing_to_explain() -> None:
     same = of_arms(0.0, 0.0001, 0.0002)
     told = answers.of_settings(same, {"center True": same, "d_sae 512": of_arms(*LESS)})
-    assert told.endswith("- topk: none to explain, it is the same within 0.005, also with the mean subtracted.")
+    assert "- topk, CE recovered: none to explain, it is the same within 0.005, also with the mean subtracted." in told
     unclear = answers.of_settings(of_arms(-0.2, 0.0, 0.2), {})
-    assert unclear.endswith("- topk: whether there is one is open.")
+    assert "- topk, CE recovered: whether there is one is open." in unclear
     assert "can't be said (" in answers.of_settings(of_arms(*LESS[:2]), {})
 
 

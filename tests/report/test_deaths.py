@@ -86,9 +86,11 @@ def test_the_largest_mean_and_the_most_dead_features_may_be_two_models() -> None
     assert "the most dead features on b (10.0% on a, 30.0% on b)" in line
     (line,) = deaths.in_words(_dead(("topk", "a", two), ("topk", "b", one))).splitlines()
     assert "largest on b" in line
-    two["gamma"] = 6.0
-    (line,) = deaths.in_words(_dead(("topk", "a", one), ("topk", "b", two))).splitlines()
+    assert "Whether the mean is the cause on b is not known" in line
+    two |= {"gamma": 6.0, "none centred": 0.2}
+    line, *_ = deaths.in_words(_dead(("topk", "a", one), ("topk", "b", two))).splitlines()
     assert "the most dead features there, too" in line
+    assert "not known" not in line
 
 
 def test_what_the_constraint_can_save_follows_from_the_start() -> None:
