@@ -37,6 +37,23 @@ def became(effect: Interval | str, least: Least) -> str:
     return "more" if effect.low > 0 else "less"
 
 
+def in_words(tables: Mapping[str, pd.DataFrame], metric: str, arms: tuple[str, str]) -> str:
+    """The difference between two arms in each table, in a word and a number: a list in Markdown.
+
+    Args:
+        tables: records, by what the list is to call them.
+        metric, arms: as for `aligned.report.claims.at_equal_l0`; the metric is one of `LEASTS`.
+    """
+    lines = []
+    for name, records in tables.items():
+        try:
+            effect = claims.difference(records, metric, arms)
+            lines.append(f"- {name}: {became(effect, LEASTS[metric])}, {effect}")
+        except ValueError as error:
+            lines.append(f"- {name}: can't be said ({error})")
+    return "\n".join(lines)
+
+
 def of_settings(here: pd.DataFrame, settings: Mapping[str, pd.DataFrame], constraint: str = "projected") -> str:
     """Whether the start or the mean decides what an arm differs by from the standard one: what happens to the
     difference, seed by seed, where both arms have another start or have the mean subtracted. In Markdown: a list, and
@@ -116,8 +133,9 @@ def _answer(first: str, told: Mapping[str, tuple[str, str, str]]) -> str:
     said = [f"{CAUSES[name][1]} {does}" for name, (_, does, _) in told.items()]
     if "init unit" in told:
         said.append(
-            "what is left from rows of norm 1, where both arms start alike, is the constraint's own, beside standard "
-            f"SAEs from that start: {told['init unit'][2]}"
+            f"from rows of norm 1, where both arms start with the same weights, the difference is: "
+            f"{told['init unit'][2]} (whether the constraint itself brings it, or the way its gradients flow, was not "
+            "tested from that start)"
         )
     return f"{'; '.join(said)}." if said else "no other start or mean has been tried."
 

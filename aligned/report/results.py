@@ -445,13 +445,15 @@ def _so_far(tables: Iterable[pd.DataFrame]) -> str:
 
 
 def shown(of: Iterable[RunSpec]) -> str:
-    """Model, layer, widths, tokens and seeds of some SAEs."""
+    """Model, layer, widths, tokens, seeds and, where there is more than one, the start of some SAEs."""
     specs = set(of)
     seeds = len({spec.seed for spec in specs})
+    starts = {"small": "the small start", "unit": "rows of norm 1"}
+    penalised = _all(starts[s.init] for s in specs if not s.method.counts)  # the others have one start
     return (
         f"{_all(s.model for s in specs)}, layer {_all(s.layer for s in specs)}; SAEs of width "
         f"{_all(s.d_sae for s in specs)}, trained on {_all(f'{s.steps * s.batch:,}' for s in specs)} tokens each; "
-        f"{seeds} seed{'s' * (seeds > 1)}"
+        f"{seeds} seed{'s' * (seeds > 1)}{f'; SAEs with a penalty from {penalised}' if penalised else ''}"
     )
 
 

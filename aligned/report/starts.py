@@ -97,7 +97,11 @@ def of_the_start(models: Iterable[str]) -> str:
         f"{alive}. The rules of C1 (two kinds of scores) and of C2 (more cross-entropy), applied to ReLU SAEs from "
         f"rows of norm 1, say: {verdict}."
     )
-    said += [*unknown, "The numbers are of the sparsities that were trained from both starts:"]
+    said += [
+        *unknown,
+        "The numbers are of the sparsities that were trained from both starts. Where these are two, a straight line "
+        "over log L0 stands between them for the curve; the intervals do not include the error of that:",
+    ]
     rows = [f"| {measure}, {o.model} | {o.small[measure]} | {o.unit[measure]} |" for o in known for measure in o.small]
     head = "| aligned minus standard ReLU SAEs [95 % interval] | small start | rows of norm 1 |\n|---|---|---|"
     return "\n\n".join((" ".join(said), "\n".join([head, *rows]), _which_arm(known)))

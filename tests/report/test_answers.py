@@ -117,21 +117,21 @@ LESS, MORE = (-0.020, -0.021, -0.022), (0.010, 0.011, 0.012)
 @pytest.mark.parametrize(
     ("unit", "centred", "says"),
     [
-        (MORE, LESS, ("the start decides; the mean hardly matters", "from that start: more.")),
+        (MORE, LESS, ("the start decides; the mean hardly matters", "the difference is: more (")),
         (
             LESS,
             (-0.010, -0.011, -0.012),
-            ("the start hardly matters; the mean brings a part of it", "from that start: less."),
+            ("the start hardly matters; the mean brings a part of it", "the difference is: less ("),
         ),
         (
             (-0.2, 0.0, 0.2),
             (-0.040, -0.041, -0.042),
-            ("the start may matter or not; the mean hides a part", "from that start: open."),
+            ("the start may matter or not; the mean hides a part", "the difference is: open ("),
         ),
         (
             (0.0, 0.0, 0.0),
             (0.0, 0.005, 0.010),
-            ("the start decides; the mean matters", "from that start: the same within 0.005."),
+            ("the start decides; the mean matters", "the difference is: the same within 0.005 ("),
         ),
     ],
 )
@@ -147,6 +147,13 @@ def test_what_decides_a_difference_follows_from_how_it_changes(
     )
     for said in says:
         assert said in answer
+
+
+def test_differences_are_told_in_a_word_and_a_number() -> None:
+    told = answers.in_words({"a": of_arms(*LESS), "b": of_arms(*LESS[:2])}, "ce_recovered", ("none", "projected"))
+    first, second = told.splitlines()
+    assert first.startswith("- a: less, -0.0210 [")
+    assert second.startswith("- b: can't be said (")
 
 
 def test_where_arms_do_not_differ_there_is_nothing_to_explain() -> None:
