@@ -42,6 +42,7 @@ class Claim:
         table: the published records of a language model that it is judged by.
         rule: takes that table, or one like it, and the constraint of the aligned arm, and returns a finding.
         activations: those that it names, if it names some.
+        every: if it speaks of every kind of SAE, those of which it is asked here.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Claim:
     table: Callable[[str], pd.DataFrame]
     rule: Callable[[pd.DataFrame, str], Finding]
     activations: tuple[str, ...] = ()
+    every: tuple[str, ...] = ()
 
     def find(self, model: str) -> Finding:
         """What became of it, by the records that there are; where some are still missing, the finding says so."""
@@ -91,7 +93,7 @@ class Claim:
         parts = [f"on {listed(table.model.unique())}"] if "model" in table else []
         if not set(of) & set(self.activations or of):
             parts.append(f"asked of {listed(of)} SAEs, of which the claim does not speak")
-        elif not set(self.activations) <= set(of):
+        elif not set(self.activations or self.every) <= set(of):
             parts.append(f"asked of {listed(of)} SAEs alone")
         if constraint != ALIGNED:
             parts.append(f"with `{constraint}` as the constraint")
@@ -126,6 +128,7 @@ def _cost(model: str) -> pd.DataFrame:
     return cost.in_turns(cost.record("cost-cpu"), "standard")
 
 
+KINDS = ("relu", "p_anneal", "topk", "batchtopk")  # of SAE, on the figures' pages
 CLAIMS = {
     claim.name: claim
     for claim in (
@@ -134,8 +137,9 @@ CLAIMS = {
             "Alignment scores of standard SAEs are bimodal, in every architecture.",
             "two kinds of scores",
             "bimodality",
-            lambda model: of_parts(model, "relu", "p_anneal", "topk", "batchtopk", measure="scores"),
+            lambda model: of_parts(model, *KINDS, measure="scores"),
             lambda table, _: claims.bimodal(table),
+            every=KINDS,
         ),
         Claim(
             "C2",
@@ -160,8 +164,9 @@ CLAIMS = {
             "Aligned training leaves hardly a dead feature, without resampling or an auxiliary loss.",
             "dead features",
             "dead_features",
-            lambda model: of_parts(model, "relu", "p_anneal", "topk", "batchtopk"),
+            lambda model: of_parts(model, *KINDS),
             claims.leaves_few_dead,
+            every=KINDS,
         ),
         Claim(
             "C5",

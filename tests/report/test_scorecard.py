@@ -213,3 +213,11 @@ def test_the_readme_has_the_verdicts_of_the_published_records() -> None:
     assert in_short.in_words(found) in readme
     with pytest.raises(ValueError, match="the README holds no <!-- in brief"):
         scorecard.in_readme("# Another")
+
+
+def test_a_claim_about_every_kind_says_of_which_it_was_asked() -> None:
+    some, every = (
+        results.of_parts("embedded", *kinds, measure="scores") for kinds in (("relu", "topk"), scorecard.KINDS)
+    )
+    assert "On embedded, asked of relu and topk SAEs alone, this **" in scorecard.told("C1", some)
+    assert "asked of" not in scorecard.told("C1", every)
