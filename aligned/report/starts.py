@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aligned.checks import listed
 from aligned.evals.intervals import Interval
 from aligned.report import claims
-from aligned.report.answers import became
+from aligned.report.answers import became, small_gains
 from aligned.report.published import ARMS
 from aligned.report.results import NothingPublished, of_parts
 
@@ -97,6 +97,7 @@ def of_the_start(models: Iterable[str]) -> str:
         f"{alive}. The rules of C1 (two kinds of scores) and of C2 (more cross-entropy), applied to ReLU SAEs from "
         f"rows of norm 1, say: {verdict}."
     )
+    said.append(small_gains(known))
     said += [
         *unknown,
         "The numbers are of the sparsities that were trained from both starts. Where these are two, a straight line "
@@ -104,7 +105,7 @@ def of_the_start(models: Iterable[str]) -> str:
     ]
     rows = [f"| {measure}, {o.model} | {o.small[measure]} | {o.unit[measure]} |" for o in known for measure in o.small]
     head = "| aligned minus standard ReLU SAEs [95 % interval] | small start | rows of norm 1 |\n|---|---|---|"
-    return "\n\n".join((" ".join(said), "\n".join([head, *rows]), _which_arm(known)))
+    return "\n\n".join((" ".join(filter(None, said)), "\n".join([head, *rows]), _which_arm(known)))
 
 
 def _which_arm(known: Iterable[Starts]) -> str:
