@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aligned.evals.intervals import Interval
-from aligned.report import claims
+from aligned.report import answers, claims
 from aligned.report.rates import of_the_rate, rates
 from aligned.report.rules import Finding, Least, Outcome
 from aligned.report.starts import Starts, of_the_start, starts
@@ -137,6 +137,9 @@ def in_words(found: Found) -> str:
     lines = [f"- **Shown in {where}:** {'; '.join(said)}." for where, said in lists.items() if said]
     if untested:
         lines.append(f"- **Not tested yet:** {'; '.join(untested)}.")
+    for name in ("C7", "C8"):
+        told = {model: ranks for model, of in found.items() if (ranks := answers.against_ranks(of[name]))}
+        lines += [f"- **{name} on {model}:** {ranks}" for model, ranks in told.items()]
     models = f"{len(found)} language model{'s' * (len(found) > 1)}"
     return (
         f"**Claim by claim.** Each claim was judged in one case or several: kinds of SAE, or widths, on {models}; for "
