@@ -233,6 +233,24 @@ def against_ranks(found: Finding) -> str:
     return f"The correlation of ranks has another sign than r in {each}: there a few features bring r about."
 
 
+def correlations(features: pd.DataFrame) -> str:
+    """Pearson's r of the alignment score with the MCS and with the concept score over alive features, of each standard
+    SAE: a list in Markdown.
+
+    Args:
+        features: from `aligned.records(..., measure="features")`.
+    """
+    lines = []
+    for activation, rows in features[features.constraint == "none"].groupby("activation", sort=False):
+        for metric, name in (("mcs", "MCS"), ("f1", "concept score")):
+            each = zip(rows.seed, rows.score, rows[metric], rows.density)
+            r = [
+                f"{claims.pearson(score, values, density):+.2f} (seed {seed})" for seed, score, values, density in each
+            ]
+            lines.append(f"- {activation}, {name}: {', '.join(r)}")
+    return "\n".join(lines)
+
+
 def _letter(activation: str) -> str:
     return "k" if METHODS[activation]().counts else "λ"
 
@@ -356,8 +374,8 @@ def settled(along: pd.DataFrame) -> str:
     return told
 
 
-def left_their_start(pairs: Mapping[str, pd.DataFrame]) -> str:
-    """Which SAEs are no more alike than their starts were: a sentence.
+def as_alike_as_random(pairs: Mapping[str, pd.DataFrame]) -> str:
+    """Which SAEs are no more alike than two random starts: a sentence.
 
     Args:
         pairs: by name, from `aligned.records(..., measure="stability")`.
@@ -369,8 +387,9 @@ def left_their_start(pairs: Mapping[str, pd.DataFrame]) -> str:
         if of.pw_mcc_alive.mean() - of.pw_mcc_start.mean() < claims.STABILITY.size
     ]
     if not alike:
-        return "None of these SAEs is so near to that line: all have left their starts."
+        return "None of these SAEs is so near to that line."
     return (
-        f"So it is with {'; '.join(alike)}: less than {claims.STABILITY.size:g} above the line. These SAEs hardly left "
-        "their starts, and a difference from them says little of the constraint."
+        f"So it is with {'; '.join(alike)}: less than {claims.STABILITY.size:g} above the line. Two seeds of these "
+        "have no more in common than random dictionaries, whether their features stayed near the start or went apart. "
+        "They may not be trained long enough, and a difference from them says little of the constraint."
     )

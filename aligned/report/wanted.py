@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from aligned.report.claims import SEEDS
 from aligned.report.results import NothingPublished, foreseen
 from aligned.spec import RunSpec, grid, kinds, variants
 
@@ -173,6 +174,8 @@ def ahead(page: str, p: Mapping[str, Any]) -> str:
     line += f"; {len(missing)} to train"
     if missing:
         line += cost.in_about(missing)
+    if len(p.get("seeds", range(SEEDS))) < SEEDS:
+        line += f" (claims are judged from {SEEDS} seeds on)"
     return line
 
 

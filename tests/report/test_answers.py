@@ -90,6 +90,13 @@ def test_more_low_scores_than_dead_features_leave_some_alive() -> None:
     assert answers.low_that_fire([rows.assign(below_half=0.1)]) == ""
 
 
+def test_each_seeds_correlation_is_that_of_its_alive_features() -> None:
+    records = results.of_parts("embedded", "features", measure="features")
+    first = records[(records.constraint == "none") & (records.activation == "relu")].iloc[0]
+    r = claims.pearson(first.score, first.mcs, first.density)
+    assert f"- relu, MCS: {r:+.2f} (seed {first.seed}), " in answers.correlations(records)
+
+
 def test_a_correlation_that_ranks_contradict_is_named() -> None:
     records = results.of_parts("embedded", "features", measure="features")
     told = answers.against_ranks(claims.correlates(records, "f1", 0.32))
@@ -224,8 +231,8 @@ def test_saes_that_are_as_alike_as_their_starts_are_named() -> None:
     pairs = pd.DataFrame(
         {"constraint": ["none", "projected"], "pw_mcc_alive": [0.4, 0.15], "pw_mcc_start": [0.14, 0.14]}
     )
-    assert "So it is with aligned relu, m: less than 0.02" in answers.left_their_start({"relu, m": pairs})
-    assert "all have left" in answers.left_their_start({"relu, m": pairs[:1]})
+    assert "So it is with aligned relu, m: less than 0.02" in answers.as_alike_as_random({"relu, m": pairs})
+    assert "None of these SAEs" in answers.as_alike_as_random({"relu, m": pairs[:1]})
 
 
 def test_the_widths_at_which_arms_differ_are_named() -> None:
