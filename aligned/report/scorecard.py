@@ -235,6 +235,7 @@ CLAIMS = {
             "recovered_ce",
             _widths,
             claims.holds_everywhere,
+            every=("relu", "topk"),
         ),
     )
 }

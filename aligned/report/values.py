@@ -149,8 +149,8 @@ def _of_kinds(p: Mapping[str, Any]) -> Iterator[str]:
     kinds = p.get("activations")
     if kinds == []:
         yield f"activations is []; it names one or more of {', '.join(sorted(METHODS))}"
-    if p.get("controls") == []:
-        yield "controls is []; it names one or more other constraints, such as tied"
+    if p.get("controls") == [] or "none" in p.get("controls", []):
+        yield f"controls is {p['controls']}; it names one or more other constraints, such as tied, and not none"
     for name, counts in (("penalties", False), ("ks", True)):
         of = [kind for kind in kinds or () if kind in METHODS and METHODS[kind]().counts == counts]
         if of and p.get(name) == []:
