@@ -151,7 +151,8 @@ def page(*activations: str, constraint: str = "projected", seeds: int = 3) -> pd
             page("jumprelu", "gated"),
             ["On embedded, asked of jumprelu and gated SAEs, of which the claim does not speak, this **holds**"],
         ),
-        ("C12", page("gated"), ["asked of gated SAEs alone, this is **not testable here**, because there is one width"]),
+        ("C12", page("gated"),
+         ["On embedded, asked of gated SAEs alone, this is **not testable here**, because there is one width alone"]),
     ],
 )  # fmt: skip
 def test_a_page_says_in_words_which_claim_it_asks_of_which_saes(
