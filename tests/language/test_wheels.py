@@ -32,6 +32,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         parts=(("tiny_part1", "part"), ("tiny_part2", "part")),
         sha256=hashlib.sha256(b"".join(PARTS)).hexdigest(),
         megabytes=7,
+        layers=2,
         about="A small one.",
     )
     monkeypatch.setitem(wheels.MODELS, "tiny", of)
