@@ -17,7 +17,7 @@ from aligned.report.results import NothingPublished, of_parts
 if TYPE_CHECKING:
     import pandas as pd
 
-PARTS = {"": "", "centred": "centred", "unit": "unit"}  # of each way to train, the part of the plan; "" is the grid
+PARTS = ("", "centred", "unit")  # of the plan, one for each way to train; "" is the activation's own
 
 
 def at_end(records: pd.DataFrame) -> dict[str, pd.Series]:
@@ -63,12 +63,12 @@ def table(activations: Iterable[str], like: pd.DataFrame) -> pd.DataFrame:
 def _published(model: str, activation: str, k: int) -> Mapping[str, pd.DataFrame]:
     """The records of each way to train, as far as there are any."""
     found = {}
-    for how, part in PARTS.items():
+    for part in PARTS:
         with suppress(NothingPublished):
             of = of_parts(model, part or activation, measure="scores")
             of = of[(of.activation == activation) & ((activation != "topk") | (of.sparsity == k))]
             if len(of):
-                found[how] = of
+                found[part] = of
     return found
 
 

@@ -52,7 +52,7 @@ def starts(model: str) -> Starts | str:
             {name: claims.difference(records, column, ARMS) for name, column in columns.items()}
             for records in (small, unit)
         )
-        standard, aligned = moved = _moved(small, unit, ARMS[0]), _moved(small, unit, ARMS[1])
+        standard, aligned = moved = _apart(small, ARMS[0], unit, ARMS[0]), _apart(small, ARMS[1], unit, ARMS[1])
         best = _apart(unit if standard.mean > 0 else small, ARMS[0], unit if aligned.mean > 0 else small, ARMS[1])
     except ValueError as error:
         if unit.attrs["missing"]:
@@ -63,13 +63,9 @@ def starts(model: str) -> Starts | str:
     return Starts(model, of_small, of_unit, moved, best, alive, two_kinds, more)
 
 
-def _moved(small: pd.DataFrame, unit: pd.DataFrame, arm: str) -> Interval:
-    """What the start of norm 1 adds to an arm's CE recovered, at equal L0."""
-    return _apart(small, arm, unit, arm)
-
-
 def _apart(first: pd.DataFrame, arm: str, second: pd.DataFrame, other: str) -> Interval:
-    """CE recovered of an arm of the second records minus that of an arm of the first ones, at equal L0."""
+    """CE recovered of an arm of the second records minus that of an arm of the first ones, at equal L0. For the same
+    arm from two starts this is what the second start adds."""
     import pandas as pd
 
     both = (first[first.constraint == arm], second[second.constraint == other])
