@@ -383,7 +383,8 @@ def typed(name: str, value: Any, like: Any) -> Any:
     if isinstance(value, Words):
         if isinstance(like, str):
             return str(value)
-        if isinstance(like, list) and "," in value and not value.lstrip().startswith(("[", "(")):
+        words = isinstance(like, list) and not value.lstrip().startswith(("[", "("))
+        if words and ("," in value or isinstance((like or [None])[0], str)):
             value = [Words(word.strip()) for word in value.split(",")]
         else:
             value = written(value)
@@ -397,7 +398,11 @@ def typed(name: str, value: Any, like: Any) -> Any:
     if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not type(like):
-        raise TypeError(f"{name} is {said(value)} ({_kind(value)}); it must be of type {_kind(like)}, such as {like!r}")
+        flat = isinstance(like, list) and not any(isinstance(v, dict | list) for v in like)
+        commas = f", on the command line {','.join(map(str, like))}" if flat else ""
+        raise TypeError(
+            f"{name} is {said(value)} ({_kind(value)}); it must be of type {_kind(like)}, such as {like!r}{commas}"
+        )
     return value
 
 

@@ -288,6 +288,7 @@ def test_words_for_a_string_are_taken_whole(words: str) -> None:
         ("[1e-3, 2]", [0.1], [0.001, 2.0]),
         ("a #1", None, "a #1"),
         ("None", None, None),
+        ("relu", ["topk"], ["relu"]),
     ],
 )
 def test_words_are_read_as_the_parameters_type_asks(words: str, like: object, value: object) -> None:
