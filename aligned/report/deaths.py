@@ -17,6 +17,7 @@ from aligned.report.results import NothingPublished, of_parts
 if TYPE_CHECKING:
     import pandas as pd
 
+ALIKE = 1.1  # gammas are nearly the same if the largest is less than so many times the least
 PARTS = ("", "centred", "unit")  # of the plan, one for each way to train; "" is the activation's own
 
 
@@ -106,6 +107,7 @@ def what_is_left(dead: pd.DataFrame) -> str:
 
 def _of_the_mean(activation: str, of: pd.DataFrame) -> str:
     """Whether the model with the largest mean is the one with the most dead features."""
+    shares = ", ".join(f"{share:.1%} on {model}" for model, share in of.none.items())
     largest, most = of.gamma.idxmax(), of.none.idxmax()
     others = of.gamma.drop(largest).max()
     where = "there, too" if largest == most else f"on {most}"
@@ -113,7 +115,11 @@ def _of_the_mean(activation: str, of: pd.DataFrame) -> str:
     untried = (
         "" if tried else f" Whether the mean is the cause on {largest} is not known: none is published without it."
     )
-    shares = ", ".join(f"{share:.1%} on {model}" for model, share in of.none.items())
+    if of.gamma.max() < ALIKE * of.gamma.min():
+        return (
+            f"**The mean, {activation}.** Gamma is nearly the same on all models ({of.gamma.min():.2f} to "
+            f"{of.gamma.max():.2f}), so they say nothing of the mean. Standard SAEs have dead features: {shares}."
+        )
     return (
         f"**The mean, {activation}.** Gamma is largest on {largest} ({of.gamma[largest]:.2f}; at most {others:.2f} on "
         f"the others). Standard SAEs have the most dead features {where} ({shares}).{untried}"

@@ -106,3 +106,10 @@ def test_what_the_constraint_can_save_follows_from_the_start() -> None:
     assert "So on" not in deaths.what_is_left(lost)
     unknown = pd.DataFrame.from_dict({("relu", "d"): saved | {"none unit": NAN}}, orient="index")
     assert deaths.what_is_left(unknown).strip().endswith("are not published yet.")
+
+
+def test_models_with_nearly_the_same_mean_say_nothing_of_it() -> None:
+    alike = _dead(("topk", "a", {"gamma": 0.95, "none": 0.3}), ("topk", "b", {"gamma": 0.99, "none": 0.1}))
+    line, *_ = deaths.in_words(alike).splitlines()
+    assert "Gamma is nearly the same on all models (0.95 to 0.99)" in line
+    assert "30.0% on a, 10.0% on b" in line
