@@ -1,1 +1,4 @@
-"""From runs to pages: measures by name, published records, claims, plots, costs, and notebooks run again."""
+"""From runs to pages: measures by name, published records, claims, plots, costs, and notebooks run again.
+
+The sentences of pages that records choose are in `answers/`.
+"""

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aligned.evals.intervals import Interval
-from aligned.report import answers, claims
-from aligned.report.rates import of_the_rate, rates
+from aligned.report import claims
+from aligned.report.answers.feature_quality import against_ranks
+from aligned.report.answers.rates import of_the_rate, rates
+from aligned.report.answers.starts import Starts, of_the_start, starts
 from aligned.report.rules import Finding, Least, Outcome
-from aligned.report.starts import Starts, of_the_start, starts
 
 Found = Mapping[str, Mapping[str, Finding]]  # by language model and claim
 
@@ -138,7 +139,7 @@ def in_words(found: Found) -> str:
     if untested:
         lines.append(f"- **Not tested yet:** {'; '.join(untested)}.")
     for name in ("C7", "C8"):
-        told = {model: ranks for model, of in found.items() if (ranks := answers.against_ranks(of[name]))}
+        told = {model: ranks for model, of in found.items() if (ranks := against_ranks(of[name]))}
         lines += [f"- **{name} on {model}:** {ranks}" for model, ranks in told.items()]
     models = f"{len(found)} language model{'s' * (len(found) > 1)}"
     return (

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from aligned.training.loop import SCORES
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 LOW = 0.75  # a low mode ends below this score; the ideal is 1
 CLEAR = 0.5  # a valley is at most this high, measured by the lower one of the two peaks beside it
@@ -47,47 +43,3 @@ def low_mode(histogram: Sequence[float]) -> float:
     deepest = np.flatnonzero(depth >= depth.max() - 1e-12)
     valley = deepest[len(deepest) // 2]  # the middle of an empty stretch
     return float(shares[:valley].sum() + shares[valley] / 2)
-
-
-def over_sparsities(records: pd.DataFrame) -> pd.Series:
-    """The share of standard SAEs' features in a low mode, by sparsity, mean over seeds.
-
-    Args:
-        records: from `aligned.records(..., measure="scores")`.
-    """
-    standard = records[records.constraint == "none"]
-    return standard.histogram.map(low_mode).groupby(standard.sparsity).mean()
-
-
-def where(shares: pd.Series, letter: str, least: float) -> str:
-    """At which sparsities there is a low mode of `least` of the features or more, and at which there is none.
-
-    Args:
-        shares: from `over_sparsities`.
-        letter: of the sparsity.
-    """
-    there = shares[shares >= least]
-    if there.empty:
-        return "at no sparsity"
-    gone = [f"{at:g}" for at in shares.index.difference(there.index)]
-    told = ", ".join(f"{letter} = {at:g} ({share:.1%})" for at, share in there.items())
-    return f"at {told}; not at {letter} = {', '.join(gone)}" if gone else f"at {told}"
-
-
-def of_the_start(small: pd.Series, unit: pd.Series, least: float) -> str:
-    """Whether the low mode of ReLU SAEs comes from their small start, judged at the sparsities that were trained from
-    both starts: a sentence.
-
-    Args:
-        small, unit: from `over_sparsities`, of SAEs from the small start and from rows of norm 1.
-        least: the smallest share of features that counts as a low mode.
-    """
-    both = small.index.intersection(unit.index)
-    if both.empty:
-        return "No sparsity was trained from both starts, so nothing can be said of the start."
-    at = f"λ = {', '.join(f'{value:g}' for value in both)}"
-    if (small[both] < least).all() and (unit[both] < least).all():
-        return f"At {at}, ReLU SAEs have no low mode from either start: this can't tell what the start does."
-    if (unit[both] >= least).any():
-        return f"At {at}, ReLU SAEs from rows of norm 1 have a low mode, too: the small start alone does not bring it."
-    return f"At {at}, ReLU SAEs from rows of norm 1 have no low mode: there it comes from the small start."

@@ -15,9 +15,9 @@ from aligned.checks import listed
 from aligned.evals.intervals import Interval
 from aligned.language.model import EMBEDDED
 from aligned.report import claims, cost, in_short, low_mode, plots, rerun, results, scorecard
+from aligned.report.answers.starts import Starts, of_the_start, starts
 from aligned.report.published import CONTROLS, REAL
 from aligned.report.rules import Finding
-from aligned.report.starts import Starts, of_the_start, starts
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,9 +9,9 @@ import pytest
 
 from aligned.evals.intervals import Interval
 from aligned.report import claims, in_short, scorecard
-from aligned.report.rates import Rates
+from aligned.report.answers.rates import Rates
+from aligned.report.answers.starts import Starts
 from aligned.report.rules import Finding, Outcome
-from aligned.report.starts import Starts
 
 GAIN = Outcome("relu, more alive", Interval(0.1, 0.05, 0.15, 3), claims.ALIVE, True, "a gain is shown")
 OPEN = replace(GAIN, name="topk, more alive", effect=Interval(0.1, -0.05, 0.25, 3), shown=None)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from aligned.report import low_mode, results
+from aligned.report import results
+from aligned.report.answers import low_mode
+from aligned.report.low_mode import low_mode as share
 
 
 def test_the_share_of_a_sparsity_is_the_mean_over_standard_saes() -> None:
@@ -13,7 +15,7 @@ def test_the_share_of_a_sparsity_is_the_mean_over_standard_saes() -> None:
     shares = low_mode.over_sparsities(records)
     at = shares.index[0]
     of = records[(records.constraint == "none") & (records.sparsity == at)]
-    assert shares[at] == pytest.approx(sum(map(low_mode.low_mode, of.histogram)) / len(of))
+    assert shares[at] == pytest.approx(sum(map(share, of.histogram)) / len(of))
     assert set(shares.index) == set(records.sparsity)
 
 

@@ -1,12 +1,12 @@
-"""Which arm the start moves, and what the learning rate does, on records whose answer is known."""
+"""Which arm the start moves, on records whose answer is known."""
 
 from __future__ import annotations
 
 import pytest
 
 from aligned.evals.intervals import Interval
-from aligned.report import claims, rates, results, starts
-from aligned.report.published import ARMS
+from aligned.report import claims, results
+from aligned.report.answers import starts
 
 
 def test_whether_the_start_matters_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,18 +59,18 @@ def test_what_is_left_with_the_better_starts_is_told(
     assert f"better aligned SAEs {said}." in told
 
 
-def test_another_learning_rate_is_compared_at_the_sparsities_of_the_chosen_one() -> None:
-    found = rates.rates("embedded")
-    assert found is not None
-    assert found.rate != found.chosen
-    earlier = results.of_parts("embedded", "earlier")
-    topk = earlier[earlier.activation == "topk"]
-    assert found.other["share of alive features, TopK"] == claims.difference(topk, "alive", ARMS)
-    assert f"({found.rate:g} in place of {found.chosen:g} on embedded)" in rates.of_the_rate(
-        ["embedded", "gemma-3-270m"]
-    )
-
-
-def test_without_another_learning_rate_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "published", dict)
-    assert rates.of_the_rate(["embedded"]) == ""
+@pytest.mark.parametrize(
+    ("effect", "says"),
+    [
+        (Interval(0.003, 0.001, 0.006, 3), "recover more, but the mean difference, +0.0030, is smaller than 0.005"),
+        (Interval(-0.003, -0.006, -0.001, 3), "recover less, but the mean difference, -0.0030"),
+        (Interval(0.02, 0.01, 0.03, 3), ""),
+        (Interval(0.001, -0.002, 0.004, 3), ""),
+        (Interval(0.003, -0.01, 0.02, 3), ""),
+    ],
+)
+def test_a_gain_that_is_shown_and_small_is_called_so(effect: Interval, says: str) -> None:
+    both = starts.Starts("m", {}, {"CE recovered": effect}, (effect, effect), effect, 1.0, "undecided", "holds")
+    told = starts.small_gains([both, "Of another model nothing is published."])
+    assert says in told
+    assert bool(told) is bool(says)

@@ -7,7 +7,8 @@ import json
 import pandas as pd
 import pytest
 
-from aligned.report import deaths, results
+from aligned.report import results
+from aligned.report.answers import deaths
 
 LIKE = pd.DataFrame(json.loads((results.RESULTS / "residuals.json").read_text())["rows"]).set_index("model")
 NAN = float("nan")

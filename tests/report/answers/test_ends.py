@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from aligned.report.ends import at_both_ends, reached
+from aligned.report.answers.ends import at_both_ends, reached
 from aligned.report.rules import Least
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aligned.checks import listed
 from aligned.evals.intervals import Interval
 from aligned.report import claims
-from aligned.report.answers import became, small_gains
+from aligned.report.answers.words import became
 from aligned.report.published import ARMS
 from aligned.report.results import NothingPublished, of_parts
 
@@ -88,9 +88,9 @@ def of_the_start(models: Iterable[str]) -> str:
     verdict = "; ".join(f"C1 *{o.two_kinds}* and C2 *{o.more}* on {o.model}" for o in known)
     said.append(
         "The claims are judged on ReLU SAEs with the small start of the paper's stack: rows of norm 0.1 and a random "
-        "bias. The other start has rows of norm 1 and no bias; which of the two matters was not tested. Alive among the "
-        f"features of standard SAEs from rows of norm 1 are {alive}; where nearly all are, alignment has none to save. "
-        "The rules of C1 (two kinds of scores) and of C2 (more cross-entropy), applied to ReLU SAEs from rows of "
+        "bias. The other start has rows of norm 1 and no bias; which of the two matters was not tested. Alive among "
+        f"the features of standard SAEs from rows of norm 1 are {alive}; where nearly all are, alignment has none to "
+        "save. The rules of C1 (two kinds of scores) and of C2 (more cross-entropy), applied to ReLU SAEs from rows of "
         f"norm 1, say: {verdict}."
     )
     said.append(small_gains(known))
@@ -102,6 +102,22 @@ def of_the_start(models: Iterable[str]) -> str:
     rows = [f"| {measure}, {o.model} | {o.small[measure]} | {o.unit[measure]} |" for o in known for measure in o.small]
     head = "| aligned minus standard ReLU SAEs [95 % interval] | small start | rows of norm 1 |\n|---|---|---|"
     return "\n\n".join((" ".join(filter(None, said)), "\n".join([head, *rows]), _which_arm(known)))
+
+
+def small_gains(starts: Iterable[Starts | str]) -> str:
+    """Of which models the difference in CE recovered from rows of norm 1 is shown and still small: a sentence each.
+
+    Args:
+        starts: from `starts` of some models.
+    """
+    size = claims.RECOVERED.size
+    of = {of.model: of.unit["CE recovered"] for of in starts if not isinstance(of, str)}
+    return " ".join(
+        f"On {model} aligned SAEs from rows of norm 1 recover {became(effect, claims.RECOVERED)}, but the mean "
+        f"difference, {effect.mean:+.4f}, is smaller than {size:g}, the smallest of interest."
+        for model, effect in of.items()
+        if became(effect, claims.RECOVERED) in ("more", "less") and abs(effect.mean) < size
+    )
 
 
 def _which_arm(known: Iterable[Starts]) -> str:

@@ -1,0 +1,90 @@
+"""Whether the start of training or the mean of the activations brings a difference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from aligned.checks import listed
+from aligned.evals.intervals import interval
+from aligned.report import claims
+from aligned.report.answers.words import LEASTS, became
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+CAUSES = {  # of a setting, its words in a sentence, and what it looks at
+    "init unit": ("from rows of norm 1", "the start"),
+    "center True": ("with the mean subtracted", "the mean"),
+}
+
+
+def of_settings(here: pd.DataFrame, settings: Mapping[str, pd.DataFrame], constraint: str = "projected") -> str:
+    """Whether the start or the mean decides what an arm differs by from the standard one: what happens to the
+    difference, seed by seed, where both arms have another start or have the mean subtracted. In Markdown: a list, and
+    an answer for each activation.
+
+    Args:
+        here: from `aligned.records`, in the page's own setting.
+        settings: records in others, under the names of `aligned.spec.variants`; those of `CAUSES` are told.
+        constraint: of the aligned arm.
+    """
+    lines, answers = [], []
+    for activation, rows in here.groupby("activation", sort=False):
+        of_setting = {
+            name: other[other.activation == activation]
+            for name, other in settings.items()
+            if name in CAUSES and activation in set(other.activation)
+        }
+        for metric, least in LEASTS.items():
+            try:
+                first = claims.difference(rows, metric, ("none", constraint))
+                told = {name: _told(rows, other, metric, constraint) for name, other in of_setting.items()}
+            except ValueError as error:
+                lines.append(f"- {activation}, {least.of}: can't be said ({error})")
+                continue
+            each = [f"{CAUSES[name][0]} {said}" for name, (said, *_) in told.items()]
+            lines.append(f"- {activation}, {least.of}: {'; '.join([f'{became(first, least)} as above', *each])}")
+            answers.append(f"- {activation}, {least.of}: {_answer(became(first, least), told)}")
+    if not answers:
+        return "\n".join(lines)
+    whose = f"Aligned minus standard (`{constraint}`), and how much another setting of both arms changes it:"
+    asked = "**The constraint, the start, or the mean?**"
+    return "\n\n".join((whose, "\n".join(lines), asked, "\n".join(answers)))
+
+
+def _told(before: pd.DataFrame, after: pd.DataFrame, metric: str, constraint: str) -> tuple[str, str, str]:
+    """What becomes of a difference in another setting, in words; what the setting does to it; the new difference in a
+    word."""
+    arms, least = ("none", constraint), LEASTS[metric]
+    first, second = (became(claims.difference(rows, metric, arms), least) for rows in (before, after))
+    means = [claims.at_equal_l0(rows, metric, arms).groupby("seed").difference.mean() for rows in (before, after)]
+    each = (means[1] - means[0]).dropna()
+    change = interval(each.to_numpy())
+    moved = became(change, least)
+    if moved == "open":
+        does = "may matter or not"
+    elif moved not in ("more", "less") or (first == second and first not in ("more", "less")):
+        does = "hardly matters"
+    elif first != second:
+        does = "matters" if second == "open" else "decides"
+    else:
+        does = "brings a part of it" if abs(means[1].mean()) < abs(means[0].mean()) else "hides a part of it"
+    return f"{second} (a change of {change})", does, second
+
+
+def _answer(first: str, told: Mapping[str, tuple[str, str, str]]) -> str:
+    """Of one kind of SAE, what brings its difference."""
+    if first not in ("more", "less"):
+        also = [CAUSES[name][0] for name, (_, _, second) in told.items() if second == first]
+        so = f", also {listed(also)}" if also else ""
+        return f"whether there is one is open{so}." if first == "open" else f"none to explain, it is {first}{so}."
+    said = [f"{CAUSES[name][1]} {does}" for name, (_, does, _) in told.items()]
+    if "init unit" in told:
+        said.append(
+            f"from rows of norm 1, where both arms start with the same weights, the difference is: "
+            f"{told['init unit'][2]} (whether the constraint itself brings it, or the way its gradients flow, was not "
+            "tested from that start)"
+        )
+    return f"{'; '.join(said)}." if said else "no other start or mean has been tried."

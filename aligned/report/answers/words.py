@@ -1,0 +1,59 @@
+"""What a difference is called: the words that the other files share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from aligned.evals.intervals import Interval
+from aligned.report import claims
+from aligned.report.rules import Least
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+LEASTS = {"ce_recovered": claims.RECOVERED, "alive": claims.ALIVE}  # of the measures that pages compare arms by
+
+
+def became(effect: Interval | str, least: Least) -> str:
+    """What an interval says of a difference, in a word or two. A reason in its place says that there is none."""
+    if isinstance(effect, str):
+        return "not comparable"
+    if -least.size < effect.low and effect.high < least.size:
+        return f"the same within {least.size:g}"
+    if effect.low <= 0 <= effect.high:
+        return "open"
+    return "more" if effect.low > 0 else "less"
+
+
+def in_words(tables: Mapping[str, pd.DataFrame], metric: str, arms: tuple[str, str]) -> str:
+    """The difference between two arms in each table, in a word and a number: a list in Markdown.
+
+    Args:
+        tables: records, by what the list is to call them.
+        metric, arms: as for `aligned.report.claims.at_equal_l0`; the metric is one of `LEASTS`.
+    """
+    lines = []
+    for name, records in tables.items():
+        try:
+            effect = claims.difference(records, metric, arms)
+            lines.append(f"- {name}: {became(effect, LEASTS[metric])}, {effect}")
+        except ValueError as error:
+            lines.append(f"- {name}: can't be said ({error})")
+    return "\n".join(lines)
+
+
+def seed_by_seed(records: pd.DataFrame, metric: str, arms: tuple[str, str]) -> str:
+    """The differences of the single seeds, and which one ran away: it is over ten times as far from the median as any
+    other.
+
+    Args:
+        records, metric, arms: as for `aligned.report.claims.at_equal_l0`.
+    """
+    means = claims.at_equal_l0(records, metric, arms).groupby("seed").difference.mean()
+    each = f"seed by seed {', '.join(f'{mean:+.4f}' for mean in means)}"
+    far = (means - means.median()).abs().sort_values()
+    if len(far) < claims.SEEDS or far.iloc[-1] <= 10 * far.iloc[-2]:
+        return each
+    return f"{each}; of these, seed {far.index[-1]} ran away"
