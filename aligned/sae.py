@@ -16,7 +16,7 @@ from aligned.checks import number, said, whole
 from aligned.methods import Method, method, options
 from aligned.methods.topk import keep_topk
 
-Init = Literal["unit", "small"]
+Init = Literal["unit", "small", "small_encoder"]
 LARGEST = 2**27  # size, such as the number of features: the widest published SAEs have a quarter as many
 
 
@@ -32,7 +32,9 @@ class SAE(nn.Module):
             only).
         constraint: one of `aligned.alignment.CONSTRAINTS`.
         init: `unit`: tied rows of norm 1, no bias; `small`: tied rows of norm 0.1 and an encoder bias uniform in
-            +-1/sqrt(d_in), as the paper's stack starts its ReLU SAEs (the bias is torch's default for a linear map).
+            +-1/sqrt(d_in), as the paper's stack starts its ReLU SAEs (the bias is torch's default for a linear map);
+            `small_encoder`: the same, with decoder rows of norm 1, which they have after the first step anyway. The
+            two differ for a constraint: with <e, d> = 1 and |d| = 0.1 an encoder row is 10 long at the first step.
         seed: of the initial directions.
         options: of the method, those that are not its defaults.
 
@@ -69,7 +71,8 @@ class SAE(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randn(d_sae, d_in, generator=generator)
         rows *= (1.0 if init == "unit" else 0.1) / rows.norm(dim=1, keepdim=True)
-        self.W_dec = nn.Parameter(rows.clone())
+        decoder = 10 * rows if init == "small_encoder" else rows
+        self.W_dec = nn.Parameter(decoder.clone())
         bias = 0.0 if init == "unit" else d_in**-0.5
         self.b_enc = nn.Parameter(bias * (2 * torch.rand(d_sae, generator=generator) - 1))
         self.b_dec = nn.Parameter(torch.zeros(d_in))
@@ -77,10 +80,10 @@ class SAE(nn.Module):
         self.register_buffer("threshold", torch.tensor(-1.0))
         self.method.build(self)
         if constraint == "householder":
-            free = householder_free(rows / rows.square().sum(1, keepdim=True), rows)
+            free = householder_free(decoder / decoder.square().sum(1, keepdim=True), decoder)
             self.free = nn.Parameter(free.contiguous())  # a view would be stepped wrongly: see `training.fused`
         elif constraint != "tied":
-            self.free = nn.Parameter(projected(rows, rows) if constraint == "post_step" else rows.clone())
+            self.free = nn.Parameter(projected(rows, decoder) if constraint == "post_step" else rows.clone())
         else:
             self.register_parameter("free", None)
 

@@ -67,7 +67,7 @@ class RunSpec:
         sparsity: k for topk, batchtopk and matryoshka; for the others the penalty's coefficient, which has no default.
         constraint: of the encoder; `none` is the standard SAE, `projected` the aligned one. The others are householder,
             rescaled, detached, tied, soft and post_step (`aligned.alignment`).
-        init: `unit` or `small` (norm 0.1).
+        init: `unit`, `small` (norm 0.1) or `small_encoder` (norm 0.1, decoder rows of norm 1): `aligned.sae.SAE`.
         seed: of the initialisation and of the data's order.
         tokens: to train on; rounded down to whole batches.
         batch: activations a step.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from aligned import alignment
 from aligned.alignment import CONSTRAINTS, HARD
-from aligned.sae import SAE
+from aligned.sae import SAE, Init
 
 
 def rows(seed: int, n: int, d_in: int, length: float = 1.0) -> Tensor:
@@ -115,7 +117,7 @@ def test_no_gradient_is_cut_on_its_way() -> None:
 
 
 @pytest.mark.parametrize("constraint", HARD)
-@pytest.mark.parametrize("init", ["unit", "small"])
+@pytest.mark.parametrize("init", get_args(Init))
 def test_a_new_sae_is_aligned_and_tied_in_direction(constraint: str, init: str) -> None:
     sae = SAE(d_in=32, d_sae=100, constraint=constraint, init=init, sparsity=4, seed=5)  # type: ignore[arg-type]
     assert (alignment.alignment_score(sae) - 1).abs().max() < 1e-5

@@ -108,6 +108,19 @@ def test_rows_and_biases_start_as_init_says() -> None:
     assert abs(small.b_enc.mean()) < 0.02
 
 
+def test_the_small_start_makes_an_aligned_encoder_long_and_unit_decoder_rows_do_not() -> None:
+    of = {init: SAE(16, 1000, "relu", 0.1, "projected", init) for init in ("small", "small_encoder")}  # type: ignore[arg-type]
+    lengths = {init: sae.W_enc.norm(dim=0) for init, sae in of.items()}
+    assert torch.allclose(lengths["small"], torch.full((1000,), 10.0), rtol=1e-4)
+    assert torch.allclose(lengths["small_encoder"], torch.ones(1000), rtol=1e-4)
+    small, other = of.values()
+    assert torch.equal(small.free, other.free)
+    assert torch.equal(small.b_enc, other.b_enc)
+    assert torch.allclose(other.W_dec, 10 * small.W_dec)
+    standard = SAE(16, 1000, "relu", 0.1, "none", "small_encoder")
+    assert torch.allclose(torch.diag(standard.W_dec @ standard.W_enc), torch.full((1000,), 0.1), rtol=1e-4)
+
+
 def test_seeds_differ_and_repeat() -> None:
     assert torch.equal(SAE(16, 40, sparsity=4, seed=3).W_dec, SAE(16, 40, sparsity=4, seed=3).W_dec)
     assert not torch.equal(SAE(16, 40, sparsity=4, seed=3).W_dec, SAE(16, 40, sparsity=4, seed=4).W_dec)

@@ -76,6 +76,7 @@ PARTS = {
     "wide": Part(_of("topk", "relu", d_sae=8192, **FEW), _GRID),
     "controls": Part(_of("topk", "relu", constraints=(*ARMS, *CONTROLS), **FEW), _QUICK),
     "unit": Part(_of("relu", init="unit", **FEW), _QUICK),  # is it the start?
+    "first_step": Part(_of("relu", init="small_encoder", **FEW), _QUICK),  # or the small start's first step?
     "centred": Part(_of("topk", "relu", center=True, **FEW), _QUICK),  # or the mean?
     "budgets": Part([s for change in BUDGETS for s in _of("relu", **change, **FEW)], _QUICK),
     "rates": Part(
@@ -136,6 +137,7 @@ def _real(
         "batchtopk": Part(_of("batchtopk", **whole), grid),
         "centred": Part(_of("topk", "relu", center=True, **few), grid),
         "unit": Part(_of("relu", init="unit", **few), grid),
+        "first_step": Part(_of("relu", init="small_encoder", **few), grid),
         "controls": Part(_of("topk", "relu", constraints=(*ARMS, "tied"), **few), grid),
         "scr": Part(_of("topk", "relu", **few), (("scr", windows), ("probing", windows))),
         "earlier": Part(_of("topk", "relu", lr=earlier, **whole), (("recovery", recovery),)),  # some of them

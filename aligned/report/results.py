@@ -448,7 +448,11 @@ def shown(of: Iterable[RunSpec]) -> str:
     """Model, layer, widths, tokens, seeds and, where there is more than one, the start of some SAEs."""
     specs = set(of)
     seeds = len({spec.seed for spec in specs})
-    starts = {"small": "the small start", "unit": "rows of norm 1"}
+    starts = {
+        "small": "the small start",
+        "small_encoder": "the small start with decoder rows of norm 1",
+        "unit": "rows of norm 1",
+    }
     penalised = _all(starts[s.init] for s in specs if not s.method.counts)  # the others have one start
     return (
         f"{_all(s.model for s in specs)}, layer {_all(s.layer for s in specs)}; SAEs of width "
