@@ -84,6 +84,7 @@ def in_brief(found: Found) -> str:
     effects["CE recovered, best"] = {of.model: of.best for of in unit}
     for measure in BRIEF:
         effects[f"{measure}, unit"] = {of.model: of.unit[measure] for of in unit if measure in of.unit}
+        effects[f"{measure}, decoder"] = {of.model: d[measure] for of in unit if measure in (d := of.unit_decoder)}
         name = f"{measure}, TopK"
         effects[f"{measure}, rate"] = {of.model: of.other[name] for of in other if name in of.other}
 
@@ -96,8 +97,9 @@ def in_brief(found: Found) -> str:
     lines = [
         "- **Aligned ReLU SAEs**, compared with standard ones at equal L0:",
         f"  - both from the small start of the paper's stack: {said('ReLU')};",
-        f"  - both from rows of norm 1: {said('unit')};",
-        f"  - each from the better of these two starts: {said('best')}.",
+        f"  - both from this start, but with decoder rows of norm 1: {said('decoder')};",
+        f"  - both from rows of norm 1, without a bias: {said('unit')};",
+        f"  - each from the better of the first and the last of these starts: {said('best')}.",
         "- **Aligned TopK SAEs**, compared with standard ones at equal L0:",
         f"  - at the learning rate that was chosen: {said('TopK')};",
         f"  - at another one: {said('rate')}.",

@@ -76,7 +76,9 @@ PARTS = {
     "wide": Part(_of("topk", "relu", d_sae=8192, **FEW), _GRID),
     "controls": Part(_of("topk", "relu", constraints=(*ARMS, *CONTROLS), **FEW), _QUICK),
     "unit": Part(_of("relu", init="unit", **FEW), _QUICK),  # is it the start?
-    "first_step": Part(_of("relu", init="small_encoder", **FEW), _QUICK),  # or the small start's first step?
+    "first_step": Part(  # or the small start's first step?
+        _of("relu", "p_anneal", init="small_encoder", **FEW), (*_QUICK, ("stability", READ))
+    ),
     "centred": Part(_of("topk", "relu", center=True, **FEW), _QUICK),  # or the mean?
     "budgets": Part([s for change in BUDGETS for s in _of("relu", **change, **FEW)], _QUICK),
     "rates": Part(
@@ -137,7 +139,7 @@ def _real(
         "batchtopk": Part(_of("batchtopk", **whole), grid),
         "centred": Part(_of("topk", "relu", center=True, **few), grid),
         "unit": Part(_of("relu", init="unit", **few), grid),
-        "first_step": Part(_of("relu", init="small_encoder", **few), grid),
+        "first_step": Part(_of("relu", init="small_encoder", **few), (*grid, ("stability", read))),
         "controls": Part(_of("topk", "relu", constraints=(*ARMS, "tied"), **few), grid),
         "scr": Part(_of("topk", "relu", **few), (("scr", windows), ("probing", windows))),
         "earlier": Part(_of("topk", "relu", lr=earlier, **whole), (("recovery", recovery),)),  # some of them

@@ -47,7 +47,8 @@ def test_the_sentences_say_what_most_models_show_and_name_the_others(monkeypatch
     alike = Interval(0, -0.001, 0.001, 3)
     of_unit = {"CE recovered": Interval(0.02, 0.01, 0.03, 3), "share of alive features": alike}
     less = Interval(-0.1, -0.2, -0.05, 3)
-    both = {"up": Starts("up", of_unit, of_unit, (alike, alike), alike, 1.0, "undecided", "holds")}
+    of_decoder = {"CE recovered": less}
+    both = {"up": Starts("up", of_unit, of_unit, (alike, alike), alike, 1.0, "undecided", "holds", of_decoder)}
     at_other = {"up": Rates("up", 0.1, 0.2, {"share of alive features, TopK": less}, {})}
     monkeypatch.setattr(in_short, "starts", lambda model: both.get(model, "not published"))
     monkeypatch.setattr(in_short, "rates", at_other.get)
@@ -64,9 +65,10 @@ def test_the_sentences_say_what_most_models_show_and_name_the_others(monkeypatch
         )
     }
     brief = in_short.in_brief({name: UNTESTED | {"C4": finding} for name, finding in of.items()})
-    _, small, unit, best, _, chosen, other = brief.splitlines()
+    _, small, decoder, unit, best, _, chosen, other = brief.splitlines()
     said = "keep more features alive (on 2 of 5 models; fewer on down; as many on alike; open on open);"
     assert small.endswith(said)
+    assert decoder.endswith("with decoder rows of norm 1: they recover less cross-entropy (on up);")
     assert unit.endswith("they recover more cross-entropy (on up), and keep as many features alive (on up);")
     assert best.endswith("they recover as much cross-entropy (on up).")
     assert "have not been compared" in chosen

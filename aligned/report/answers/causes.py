@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CAUSES = {  # of a setting, its words in a sentence, and what it looks at
     "init unit": ("from rows of norm 1", "the start"),
+    "init small_encoder": ("from the small start with decoder rows of norm 1", "the first step"),
     "center True": ("with the mean subtracted", "the mean"),
 }
 
@@ -50,7 +51,7 @@ def of_settings(here: pd.DataFrame, settings: Mapping[str, pd.DataFrame], constr
     if not answers:
         return "\n".join(lines)
     whose = f"Aligned minus standard (`{constraint}`), and how much another setting of both arms changes it:"
-    asked = "**The constraint, the start, or the mean?**"
+    asked = "**The constraint, the start, its first step, or the mean?**"
     return "\n\n".join((whose, "\n".join(lines), asked, "\n".join(answers)))
 
 

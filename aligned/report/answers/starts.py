@@ -4,7 +4,8 @@ norm 1 (`init` of `aligned.spec.RunSpec`)."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aligned.checks import listed
@@ -16,6 +17,8 @@ from aligned.report.results import NothingPublished, of_parts
 
 if TYPE_CHECKING:
     import pandas as pd
+
+MEASURE = "CE recovered"
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Starts:
     standard_alive: float  # the share of alive features of standard SAEs from rows of norm 1
     two_kinds: str  # C1's verdict on SAEs from rows of norm 1
     more: str  # C2's
+    # aligned minus standard from the small start with decoder rows of norm 1; empty where that is not published
+    unit_decoder: dict[str, Interval] = field(default_factory=dict)
 
     @property
     def matters(self) -> bool:
@@ -58,9 +63,14 @@ def starts(model: str) -> Starts | str:
         if unit.attrs["missing"]:
             return f"Of {model} too few SAEs with another start are published yet."
         return f"On {model} this can't be said: {error}."
+    unit_decoder: dict[str, Interval] = {}
+    with suppress(NothingPublished, ValueError):
+        of = of_parts(model, "first_step")
+        if set(of.sparsity) == set(small.sparsity):
+            unit_decoder = {name: claims.difference(of, column, ARMS) for name, column in columns.items()}
     alive = float(unit[unit.constraint == "none"].alive.mean())
     two_kinds, more = claims.bimodal(scores).verdict, claims.recovers_more(unit).verdict
-    return Starts(model, of_small, of_unit, moved, best, alive, two_kinds, more)
+    return Starts(model, of_small, of_unit, moved, best, alive, two_kinds, more, unit_decoder)
 
 
 def _apart(first: pd.DataFrame, arm: str, second: pd.DataFrame, other: str) -> Interval:
@@ -99,9 +109,51 @@ def of_the_start(models: Iterable[str]) -> str:
         "The numbers are of the sparsities that were trained from both starts. Where these are two, a straight line "
         "over log L0 stands between them for the curve; the intervals do not include the error of that:",
     ]
-    rows = [f"| {measure}, {o.model} | {o.small[measure]} | {o.unit[measure]} |" for o in known for measure in o.small]
-    head = "| aligned minus standard ReLU SAEs [95 % interval] | small start | rows of norm 1 |\n|---|---|---|"
-    return "\n\n".join((" ".join(filter(None, said)), "\n".join([head, *rows]), _which_arm(known)))
+    rows = [
+        f"| {measure}, {o.model} | {o.small[measure]} | {o.unit_decoder.get(measure, 'not published yet')} | "
+        f"{o.unit[measure]} |"
+        for o in known
+        for measure in o.small
+    ]
+    head = (
+        "| aligned minus standard ReLU SAEs [95 % interval] | small start | the same, decoder rows of norm 1 | "
+        "rows of norm 1, no bias |\n|---|---|---|---|"
+    )
+    first = of_the_first_step(known)
+    paragraphs = (" ".join(filter(None, said)), "\n".join([head, *rows]), _which_arm(known), first)
+    return "\n\n".join(filter(None, paragraphs))
+
+
+def of_the_first_step(starts: Iterable[Starts | str]) -> str:
+    """Whether an aligned encoder that is long at the first step brings the loss of the small start, in Markdown;
+    nothing where that is not published."""
+    each = [
+        f"On {o.model} aligned SAEs then recover {_beside(o.unit_decoder[MEASURE])}, {o.unit_decoder[MEASURE]} in "
+        f"place of {o.small[MEASURE]}{_brought(o.small[MEASURE], o.unit_decoder[MEASURE])}."
+        for o in starts
+        if isinstance(o, Starts) and o.unit_decoder
+    ]
+    if not each:
+        return ""
+    return (
+        "**The first step.** With the small start decoder rows are 0.1 long. The score of an aligned SAE is 1, so by "
+        "our formula its encoder rows begin 10 long. The first step of training scales decoder rows to norm 1, after "
+        "which encoder rows are about 1 long. Only this step differs from that of SAEs whose decoder rows have norm 1 "
+        "from the beginning, and the paper's code may do it otherwise. Such SAEs were trained, too, with all else as "
+        f"in the small start. {' '.join(each)}"
+    )
+
+
+def _brought(loss: Interval, after: Interval) -> str:
+    """What the first step has to do with a loss, as the end of a sentence."""
+    if loss.high >= 0:
+        return ""
+    says = became(after, claims.RECOVERED)
+    if says == "open":
+        return ": whether a part of the loss is left is open"
+    if says != "less":
+        return ": the first step brings the loss"
+    return ": the first step brings a part of the loss" if after.low > loss.high else ": the loss is left"
 
 
 def small_gains(starts: Iterable[Starts | str]) -> str:

@@ -74,3 +74,33 @@ def test_a_gain_that_is_shown_and_small_is_called_so(effect: Interval, says: str
     told = starts.small_gains([both, "Of another model nothing is published."])
     assert says in told
     assert bool(told) is bool(says)
+
+
+@pytest.mark.parametrize(
+    ("after", "says"),
+    [
+        (
+            Interval(0.001, -0.001, 0.003, 3),
+            "as much as standard ones (the same within 0.005), +0.0010 [-0.0010, +0.0030]",
+        ),
+        (Interval(0.001, -0.001, 0.003, 3), "-0.0100]: the first step brings the loss."),
+        (Interval(0.02, 0.01, 0.03, 3), "-0.0100]: the first step brings the loss."),
+        (Interval(-0.007, -0.008, -0.006, 3), "-0.0100]: the first step brings a part of the loss."),
+        (Interval(-0.02, -0.03, -0.01, 3), "-0.0100]: the loss is left."),
+        (Interval(0.0, -0.03, 0.03, 3), "-0.0100]: whether a part of the loss is left is open."),
+    ],
+)
+def test_what_the_first_step_brings_is_told(after: Interval, says: str) -> None:
+    loss = Interval(-0.02, -0.03, -0.01, 3)
+    of = starts.Starts("m", {"CE recovered": loss}, {}, (loss, loss), loss, 1.0, "", "", {"CE recovered": after})
+    other = starts.Starts("n", {"CE recovered": loss}, {}, (loss, loss), loss, 1.0, "", "")
+    told = starts.of_the_first_step([of, other, "Of another model nothing is published."])
+    assert says in told
+    assert "On n " not in told
+    assert starts.of_the_first_step([other]) == ""
+
+
+def test_without_a_loss_the_first_step_brings_none() -> None:
+    gain = Interval(0.02, 0.01, 0.03, 3)
+    of = starts.Starts("m", {"CE recovered": gain}, {}, (gain, gain), gain, 1.0, "", "", {"CE recovered": gain})
+    assert starts.of_the_first_step([of]).endswith("in place of +0.0200 [+0.0100, +0.0300].")
