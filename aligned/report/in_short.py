@@ -41,8 +41,12 @@ SAYS = (
 NUMBERS = {  # of each row, the claim and the case whose effect is aligned minus standard
     "CE recovered, ReLU": ("C2", ""),
     "CE recovered, TopK": ("C11", "topk"),
+    "CE recovered, BatchTopK": ("C11", "batchtopk"),
+    "CE recovered, p-annealing": ("C11", "p_anneal"),
     "share of alive features, ReLU": ("C4", "relu, more alive"),
     "share of alive features, TopK": ("C4", "topk, more alive"),
+    "share of alive features, BatchTopK": ("C4", "batchtopk, more alive"),
+    "share of alive features, p-annealing": ("C4", "p_anneal, more alive"),
     "stability over seeds (PW-MCC), ReLU": ("C5", "relu"),
     "stability over seeds (PW-MCC), TopK": ("C5", "topk"),
     "SCR, ReLU": ("C6", "relu"),
@@ -66,8 +70,8 @@ def in_detail(found: Found) -> str:
 
 
 def in_brief(found: Found) -> str:
-    """What alignment does to ReLU SAEs, from the paper's start and from another one, and to TopK SAEs, at the chosen
-    learning rate and at another one: two lists in Markdown.
+    """What alignment does to ReLU SAEs, from the paper's start and from others; to TopK SAEs, at the chosen learning
+    rate and at another one; and to the two other kinds: a list in Markdown.
 
     A model counts as *as much* if all of the 95 % interval is smaller than the smallest effect of interest; else as
     *more* or *less* if the interval lies above or below 0; else it is open.
@@ -103,6 +107,8 @@ def in_brief(found: Found) -> str:
         "- **Aligned TopK SAEs**, compared with standard ones at equal L0:",
         f"  - at the learning rate that was chosen: {said('TopK')};",
         f"  - at another one: {said('rate')}.",
+        f"- **Aligned BatchTopK SAEs**, likewise: {said('BatchTopK')}.",
+        f"- **Aligned SAEs with p-annealing**, from the small start, likewise: {said('p-annealing')}.",
     ]
     return "\n".join(lines)
 
@@ -160,10 +166,10 @@ def in_numbers(found: Found) -> str:
     ]
     sizes = ", ".join(f"±{least}" for least, *_ in BRIEF.values())
     key = (
-        'In the two lists that begin with "Aligned", the words follow from 95 % intervals: *as much* where all of '
+        'In the lists at the top of this page that begin with "Aligned", the words follow from 95 % intervals: *as much* where all of '
         f"an interval lies within {sizes} (the smallest effects of interest); else *more* or *less* where it lies "
         "above or below 0; else *open*. A claim of several cases is judged by wider intervals, so a case can be open "
-        "in the list of claims and not in these two.\n"
+        "in the list of claims and not in these.\n"
     )
     head = f"| aligned minus standard [95 % interval] | {' | '.join(found)} |"
     return "\n".join([key, head, f"|---|{'---|' * len(found)}", *rows])

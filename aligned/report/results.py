@@ -457,7 +457,7 @@ def shown(of: Iterable[RunSpec]) -> str:
     return (
         f"{_all(s.model for s in specs)}, layer {_all(s.layer for s in specs)}; SAEs of width "
         f"{_all(s.d_sae for s in specs)}, trained on {_all(f'{s.steps * s.batch:,}' for s in specs)} tokens each; "
-        f"{seeds} seed{'s' * (seeds > 1)}{f'; SAEs with a penalty from {penalised}' if penalised else ''}"
+        f"{seeds} seed{'s' * (seeds > 1)}{f'; SAEs with a penalty start from {penalised}' if penalised else ''}"
     )
 
 

@@ -65,7 +65,7 @@ def test_the_sentences_say_what_most_models_show_and_name_the_others(monkeypatch
         )
     }
     brief = in_short.in_brief({name: UNTESTED | {"C4": finding} for name, finding in of.items()})
-    _, small, decoder, unit, best, _, chosen, other = brief.splitlines()
+    _, small, decoder, unit, best, _, chosen, other, *others = brief.splitlines()
     said = "keep more features alive (on 2 of 5 models; fewer on down; as many on alike; open on open);"
     assert small.endswith(said)
     assert decoder.endswith("with decoder rows of norm 1: they recover less cross-entropy (on up);")
@@ -73,6 +73,7 @@ def test_the_sentences_say_what_most_models_show_and_name_the_others(monkeypatch
     assert best.endswith("they recover as much cross-entropy (on up).")
     assert "have not been compared" in chosen
     assert other.endswith("they keep fewer features alive (on up).")
+    assert [line.partition("SAEs")[0] for line in others] == ["- **Aligned BatchTopK ", "- **Aligned "]
 
 
 def test_the_numbers_are_those_of_the_findings() -> None:

@@ -162,7 +162,7 @@ def _of_the_start(model: str, of: pd.Series) -> str:
     elif unit < small / 2:
         said = "most of them die of the small start"
     else:
-        said = "most of them die of something else than the small start"
+        said = "the small start alone does not explain it"
     return (
         f"**The start, relu on {model}.** Standard SAEs have {small:.1%} dead features from the small start and "
         f"{unit:.1%} from rows of norm 1: {said}."

@@ -69,7 +69,7 @@ def test_hardly_a_dead_feature_teaches_nothing_about_the_mean() -> None:
     [
         (0.3, 0.001, "they die of the small start"),
         (0.3, 0.1, "most of them die of the small start"),
-        (0.3, 0.28, "most of them die of something else than the small start"),
+        (0.3, 0.28, "the small start alone does not explain it"),
         (0.001, 0.002, "hardly a feature is dead from either"),
         (0.001, 0.2, "the small start keeps more alive"),
         (0.3, NAN, "not published yet"),
