@@ -166,10 +166,10 @@ def in_numbers(found: Found) -> str:
     ]
     sizes = ", ".join(f"±{least}" for least, *_ in BRIEF.values())
     key = (
-        'In the lists at the top of this page that begin with "Aligned", the words follow from 95 % intervals: *as much* where all of '
-        f"an interval lies within {sizes} (the smallest effects of interest); else *more* or *less* where it lies "
-        "above or below 0; else *open*. A claim of several cases is judged by wider intervals, so a case can be open "
-        "in the list of claims and not in these.\n"
+        'In the list at the top, whose lines begin with "Aligned", the words follow from 95 % intervals: *as much* '
+        f"where all of an interval lies within {sizes} (the smallest effects of interest); else *more* or *less* "
+        "where it lies above or below 0; else *open*. A claim of several cases is judged by wider intervals, so a case "
+        "can be open in the list of claims and not here.\n"
     )
     head = f"| aligned minus standard [95 % interval] | {' | '.join(found)} |"
     return "\n".join([key, head, f"|---|{'---|' * len(found)}", *rows])

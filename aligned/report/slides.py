@@ -217,6 +217,7 @@ def words() -> dict[str, str]:
         "start": start,
         "starts": of_starts[0] if of_starts else "",
         "better_start": of_starts[1] if of_starts else "",
+        "first_step": of_starts[2] if len(of_starts) > 2 else "",
         "found_starts": _starts(found),
         **{f"claims_{i + 1}": _table(names[4 * i : 4 * i + 4], found) for i in range(3)},
         "shapes": _shapes(found[EMBEDDED]["C10"]),

@@ -124,6 +124,21 @@ def of_the_start(models: Iterable[str]) -> str:
     return "\n\n".join(filter(None, paragraphs))
 
 
+def beside(models: Iterable[str]) -> str:
+    """What a page that shows the small start says of the others, in Markdown; nothing where none is published."""
+    known = [o for o in map(starts, models) if isinstance(o, Starts)]
+    if not known:
+        return ""
+    each = ", ".join(
+        f"{o.unit[MEASURE]} on {o.model} (each arm from the better of the two starts: {o.best})" for o in known
+    )
+    start = (
+        "On this page ReLU SAEs have the start `small`, if no other is asked for. Where both arms start from rows of "
+        f"norm 1, the difference is {each} ({{doc}}`is_it_the_constraint`)."
+    )
+    return "\n\n".join(filter(None, (start, of_the_first_step(known))))
+
+
 def of_the_first_step(starts: Iterable[Starts | str]) -> str:
     """Whether an aligned encoder that is long at the first step brings the loss of the small start, in Markdown;
     nothing where that is not published."""

@@ -104,3 +104,11 @@ def test_without_a_loss_the_first_step_brings_none() -> None:
     gain = Interval(0.02, 0.01, 0.03, 3)
     of = starts.Starts("m", {"CE recovered": gain}, {}, (gain, gain), gain, 1.0, "", "", {"CE recovered": gain})
     assert starts.of_the_first_step([of]).endswith("in place of +0.0200 [+0.0100, +0.0300].")
+
+
+def test_a_page_of_the_small_start_tells_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = Interval(-0.02, -0.03, -0.01, 3)
+    of = {"m": starts.Starts("m", {"CE recovered": some}, {"CE recovered": some}, (some, some), some, 1.0, "", "")}
+    monkeypatch.setattr(starts, "starts", lambda model: of.get(model, "nothing is published"))
+    assert f"the difference is {some} on m (each arm from the better of the two starts: {some})" in starts.beside("mn")
+    assert starts.beside("n") == ""
