@@ -50,7 +50,7 @@ def starts(model: str) -> Starts | str:
         scores = of_parts(model, "unit", measure="scores")
     except NothingPublished:
         return f"Of {model} no SAEs with another start are published yet."
-    small = small[small.sparsity.isin(unit.sparsity) & (small.activation == "relu")]
+    small = _relu(small[small.sparsity.isin(unit.sparsity)])
     columns = {"CE recovered": "ce_recovered", "share of alive features": "alive"}
     try:
         of_small, of_unit = (
@@ -63,14 +63,20 @@ def starts(model: str) -> Starts | str:
         if unit.attrs["missing"]:
             return f"Of {model} too few SAEs with another start are published yet."
         return f"On {model} this can't be said: {error}."
-    unit_decoder: dict[str, Interval] = {}
+    of_decoder: dict[str, Interval] = {}
     with suppress(NothingPublished, ValueError):
-        of = of_parts(model, "first_step")
+        of = _relu(of_parts(model, "first_step"))
         if set(of.sparsity) == set(small.sparsity):
-            unit_decoder = {name: claims.difference(of, column, ARMS) for name, column in columns.items()}
+            of_decoder = {name: claims.difference(of, column, ARMS) for name, column in columns.items()}
+            pairs = claims.with_l0(_relu(of_parts(model, "first_step", measure="stability")), of)
+            of_decoder["stability over seeds (PW-MCC)"] = claims.difference(pairs, "pw_mcc_alive", ARMS)
     alive = float(unit[unit.constraint == "none"].alive.mean())
     two_kinds, more = claims.bimodal(scores).verdict, claims.recovers_more(unit).verdict
-    return Starts(model, of_small, of_unit, moved, best, alive, two_kinds, more, unit_decoder)
+    return Starts(model, of_small, of_unit, moved, best, alive, two_kinds, more, of_decoder)
+
+
+def _relu(records: pd.DataFrame) -> pd.DataFrame:
+    return records[records.activation == "relu"]
 
 
 def _apart(first: pd.DataFrame, arm: str, second: pd.DataFrame, other: str) -> Interval:
