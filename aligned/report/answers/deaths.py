@@ -133,21 +133,24 @@ def _without_the_mean(activation: str, model: str, of: pd.Series) -> str:
         return ""
     if before < DEAD.size:
         said = "hardly a feature is dead with the mean, so nothing can be learned from subtracting it"
-    elif after < before / 2:
-        said = "most of them die of the mean"
-    elif after < before:
-        said = "most of them die of something else"
     else:
-        said = "they do not die of the mean"
-    arms = (
-        f"aligned SAEs {of['projected']:.1%} with it and {of['projected centred']:.1%} without"
-        if of["projected centred"] >= 0
-        else "aligned SAEs without it are not published yet"
-    )
+        said = _saved(before, after)
+    arms = "aligned SAEs without it are not published yet"
+    if of["projected centred"] >= 0:
+        arms = f"aligned SAEs {of['projected']:.1%} with it and {of['projected centred']:.1%} without"
+        if of["projected"] >= DEAD.size:
+            arms = f"{arms}: {_saved(of['projected'], of['projected centred'])}"
     return (
         f"**Without the mean, {activation} on {model}.** Standard SAEs have {before:.1%} dead features with the mean "
         f"and {after:.1%} without it: {said} ({arms})."
     )
+
+
+def _saved(before: float, after: float) -> str:
+    """How many of the dead features are alive without the mean."""
+    if after >= before:
+        return "they do not die of the mean"
+    return f"subtracting it saves {1 - after / before:.0%} of them"
 
 
 def _of_the_start(model: str, of: pd.Series) -> str:

@@ -46,8 +46,8 @@ def test_what_is_not_published_is_not_a_number_and_has_a_dash_in_words() -> None
 @pytest.mark.parametrize(
     ("centred", "said"),
     [
-        (0.05, "most of them die of the mean"),
-        (0.25, "most of them die of something else"),
+        (0.05, "subtracting it saves 83% of them"),
+        (0.25, "subtracting it saves 17% of them"),
         (0.35, "they do not die of the mean"),
     ],
 )
