@@ -169,7 +169,8 @@ def in_numbers(found: Found) -> str:
         'In the list at the top, whose lines begin with "Aligned", the words follow from 95 % intervals: *as much* '
         f"where all of an interval lies within {sizes} (the smallest effects of interest); else *more* or *less* "
         "where it lies above or below 0; else *open*. A claim of several cases is judged by wider intervals, so a case "
-        "can be open in the list of claims and not here.\n"
+        "can be open in the list of claims and not here. The intervals are over seeds, and leave out the error of the "
+        'held-out text: the page "Recovered cross-entropy" says how large that is.\n'
     )
     head = f"| aligned minus standard [95 % interval] | {' | '.join(found)} |"
     return "\n".join([key, head, f"|---|{'---|' * len(found)}", *rows])
