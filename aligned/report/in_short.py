@@ -6,7 +6,7 @@ claim says is shown there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from aligned.evals.intervals import Interval
 from aligned.report import claims
@@ -58,20 +58,29 @@ BRIEF = {  # of each row of NUMBERS, without the kind of SAE: what is of interes
     "stability over seeds (PW-MCC)": (claims.STABILITY, "are {} alike between seeds", "more", "less", "equally"),
 }
 
+KEY = (
+    "SAEs are alike between seeds if the features of one are found again with another seed (PW-MCC). No kind had quite "
+    "settled when training ended, and some aligned ones had hardly left their start, so this is to be read with "
+    'care: the page "Stability over seeds" says which. BatchTopK SAEs keep the largest codes of a batch, k for each '
+    "token in the mean; p-annealing is a penalty that comes closer to counting codes while it trains."
+)
+LEAD = ("CE recovered", "share of alive features")  # of BRIEF, those that the first screen names
+
 
 def in_detail(found: Found) -> str:
-    """What stands behind `in_brief`, in Markdown: the numbers, what the start and the learning rate do, and how each
-    claim fared.
+    """What stands behind `in_brief`, in Markdown: each measure and setting in words, the numbers, what the start and
+    the learning rate do, and how each claim fared.
 
     Args:
         found: `aligned.report.scorecard.findings`, by model.
     """
-    return "\n\n".join(filter(None, (in_numbers(found), of_the_start(found), of_the_rate(found), in_words(found))))
+    parts = (in_list(found), KEY, in_numbers(found), of_the_start(found), of_the_rate(found), in_words(found))
+    return "\n\n".join(filter(None, parts))
 
 
 def in_brief(found: Found) -> str:
-    """What alignment does to ReLU SAEs, from the paper's start and from others; to TopK SAEs, at the chosen learning
-    rate and at another one; and to the two other kinds: a list in Markdown.
+    """What alignment does to the cross-entropy and the alive features of ReLU SAEs, and of TopK SAEs: two sentences in
+    Markdown.
 
     A model counts as *as much* if all of the 95 % interval is smaller than the smallest effect of interest; else as
     *more* or *less* if the interval lies above or below 0; else it is open.
@@ -79,24 +88,31 @@ def in_brief(found: Found) -> str:
     Args:
         found: `aligned.report.scorecard.findings`, by model.
     """
-    effects = {
-        row: {model: outcome.effect for model, of in found.items() if (outcome := _outcome(of[name], case))}
-        for row, (name, case) in NUMBERS.items()
+    effects = _effects(found)
+    starts = {
+        "from the small start of the paper's stack": "ReLU",
+        "from the same start with decoder rows of norm 1": "decoder",
+        "from rows of norm 1": "unit",
     }
-    unit = [of for of in map(starts, found) if isinstance(of, Starts)]
-    other = [of for of in map(rates, found) if of]
-    effects["CE recovered, best"] = {of.model: of.best for of in unit}
-    for measure in BRIEF:
-        effects[f"{measure}, unit"] = {of.model: of.unit[measure] for of in unit if measure in of.unit}
-        effects[f"{measure}, decoder"] = {of.model: d[measure] for of in unit if measure in (d := of.unit_decoder)}
-        name = f"{measure}, TopK"
-        effects[f"{measure}, rate"] = {of.model: of.other[name] for of in other if name in of.other}
+    relu = [f"{start} they {said}" for start, kind in starts.items() if (said := _said(effects, kind, LEAD))]
+    topk = [_said(effects, "TopK", LEAD), f"at another learning rate they {_said(effects, 'rate', LEAD)}"]
+    none = ["have not been compared yet"]
+    return (
+        f"**Aligned ReLU SAEs**, compared with standard ones at equal L0: {'; '.join(relu or none)}.\n\n"
+        f"**Aligned TopK SAEs**, compared likewise, {'; '.join(topk if all(topk) else none)}."
+    )
+
+
+def in_list(found: Found) -> str:
+    """What alignment does to each kind of SAE, by each measure, in each setting that was tried: a list in Markdown.
+
+    Args:
+        found: `aligned.report.scorecard.findings`, by model.
+    """
+    effects = _effects(found)
 
     def said(kind: str) -> str:
-        """What is known of one kind of SAE."""
-        each = [_counted(of, *BRIEF[m]) for m in BRIEF if (of := effects.get(f"{m}, {kind}"))]
-        *most, last = each or ["have not been compared yet"]
-        return f"they {', '.join(most)}, and {last}" if most else f"they {last}"
+        return f"they {_said(effects, kind) or 'have not been compared yet'}"
 
     lines = [
         "- **Aligned ReLU SAEs**, compared with standard ones at equal L0:",
@@ -111,6 +127,30 @@ def in_brief(found: Found) -> str:
         f"- **Aligned SAEs with p-annealing**, from the small start, likewise: {said('p-annealing')}.",
     ]
     return "\n".join(lines)
+
+
+def _effects(found: Found) -> dict[str, dict[str, Interval]]:
+    """Aligned minus standard by measure and kind of SAE or setting, such as `CE recovered, unit`; then by model."""
+    effects = {
+        row: {model: outcome.effect for model, of in found.items() if (outcome := _outcome(of[name], case))}
+        for row, (name, case) in NUMBERS.items()
+    }
+    unit = [of for of in map(starts, found) if isinstance(of, Starts)]
+    other = [of for of in map(rates, found) if of]
+    effects["CE recovered, best"] = {of.model: of.best for of in unit}
+    for measure in BRIEF:
+        effects[f"{measure}, unit"] = {of.model: of.unit[measure] for of in unit if measure in of.unit}
+        effects[f"{measure}, decoder"] = {of.model: d[measure] for of in unit if measure in (d := of.unit_decoder)}
+        name = f"{measure}, TopK"
+        effects[f"{measure}, rate"] = {of.model: of.other[name] for of in other if name in of.other}
+    return effects
+
+
+def _said(effects: Mapping[str, Mapping[str, Interval]], kind: str, measures: Iterable[str] = BRIEF) -> str:
+    """What is known of one kind of SAE; nothing if nothing is."""
+    *most, last = [_counted(of, *BRIEF[m]) for m in measures if (of := effects.get(f"{m}, {kind}"))] or [""]
+    comma = "," if len(most) > 1 else ""
+    return f"{', '.join(most)}{comma} and {last}" if most else last
 
 
 def _counted(effects: Mapping[str, Interval], least: Least, says: str, more: str, less: str, alike: str) -> str:
@@ -166,7 +206,7 @@ def in_numbers(found: Found) -> str:
     ]
     sizes = ", ".join(f"±{least}" for least, *_ in BRIEF.values())
     key = (
-        'In the list at the top, whose lines begin with "Aligned", the words follow from 95 % intervals: *as much* '
+        'In the lines that begin with "Aligned" the words follow from 95 % intervals: *as much* '
         f"where all of an interval lies within {sizes} (the smallest effects of interest); else *more* or *less* "
         "where it lies above or below 0; else *open*. A claim of several cases is judged by wider intervals, so a case "
         "can be open in the list of claims and not here. The intervals are over seeds, and leave out the error of the "

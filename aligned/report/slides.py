@@ -223,7 +223,7 @@ def words() -> dict[str, str]:
         "shapes": _shapes(found[EMBEDDED]["C10"]),
         "not_every": scorecard.NOT_EVERY,
         **{state: f"<b style='color: {colour}'>{state}</b>" for state, colour in scorecard.COLOURS.items()},
-        "in_brief": in_short.in_brief(found),
+        "in_list": in_short.in_list(found),
     }
 
 

@@ -64,15 +64,22 @@ def test_the_sentences_say_what_most_models_show_and_name_the_others(monkeypatch
             ("open", 0.1, -0.05, 0.25),
         )
     }
-    brief = in_short.in_brief({name: UNTESTED | {"C4": finding} for name, finding in of.items()})
+    found = {name: UNTESTED | {"C4": finding} for name, finding in of.items()}
+    brief = in_short.in_list(found)
     _, small, decoder, unit, best, _, chosen, other, *others = brief.splitlines()
     said = "keep more features alive (on 2 of 5 models; fewer on down; as many on alike; open on open);"
     assert small.endswith(said)
     assert decoder.endswith("with decoder rows of norm 1: they recover less cross-entropy (on up);")
-    assert unit.endswith("they recover more cross-entropy (on up), and keep as many features alive (on up);")
+    assert unit.endswith("they recover more cross-entropy (on up) and keep as many features alive (on up);")
     assert best.endswith("they recover as much cross-entropy (on up).")
     assert "have not been compared" in chosen
     assert other.endswith("they keep fewer features alive (on up).")
+    relu, _, topk = in_short.in_brief(found).splitlines()
+    assert "from the same start with decoder rows of norm 1 they recover less cross-entropy (on up); from rows" in relu
+    assert (
+        "from rows of norm 1 they recover more cross-entropy (on up) and keep as many features alive (on up)." in relu
+    )
+    assert topk.endswith("have not been compared yet.")
     assert [line.partition("SAEs")[0] for line in others] == ["- **Aligned BatchTopK ", "- **Aligned "]
 
 
