@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from aligned.evals.intervals import Interval
 from aligned.report import claims
 from aligned.report.answers.feature_quality import against_ranks
-from aligned.report.answers.rates import of_the_rate, rates
+from aligned.report.answers.rates import correlations, of_the_rate, rates
 from aligned.report.answers.starts import Starts, of_the_start, starts
 from aligned.report.rules import Finding, Least, Outcome
 
@@ -186,9 +186,10 @@ def in_words(found: Found) -> str:
     lines = [f"- **Shown in {where}:** {'; '.join(said)}." for where, said in lists.items() if said]
     if untested:
         lines.append(f"- **Not tested yet:** {'; '.join(untested)}.")
-    for name in ("C7", "C8"):
-        told = {model: ranks for model, of in found.items() if (ranks := against_ranks(of[name]))}
-        lines += [f"- **{name} on {model}:** {ranks}" for model, ranks in told.items()]
+    for name, metric in {"C7": "mcs", "C8": "f1"}.items():
+        for model, findings in found.items():
+            told = " ".join(filter(None, (against_ranks(findings[name]), correlations(model, metric))))
+            lines += [f"- **{name} on {model}:** {told}"] if told else []
     models = f"{len(found)} language model{'s' * (len(found) > 1)}"
     return (
         f"**Claim by claim.** Each claim was judged in one case or several: kinds of SAE, or widths, on {models}; for "

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aligned.evals.intervals import Interval
 from aligned.report import claims
-from aligned.report.published import ARMS
-from aligned.report.results import NothingPublished, of_parts
+from aligned.report.published import ARMS, PLANS
+from aligned.report.results import NothingPublished, drawn, of_parts
 
 KINDS = {"ReLU": "relu", "TopK": "topk"}
 COLUMNS = {"CE recovered": "ce_recovered", "share of alive features": "alive"}
@@ -55,3 +55,26 @@ def of_the_rate(models: Iterable[str]) -> str:
         f"At another one all SAEs are published of {len(known)} model{'s' * (len(known) > 1)} ({each}):\n\n"
         + "\n".join([head, *rows])
     )
+
+
+def correlations(model: str, metric: str) -> str:
+    """What the correlation of standard SAEs' alignment scores with a metric of their features is at the other learning
+    rate, a mean over seeds for each kind of SAE; nothing where that is not published.
+
+    Args:
+        model: a language model.
+        metric: `mcs` (C7) or `f1` (C8), a column of the measure `features`.
+    """
+    if model not in PLANS:
+        return ""
+    parts = PLANS[model].parts
+    rate, chosen = parts["earlier"].specs[0].lr, parts["features"].specs[0].lr
+    try:
+        size = dict(parts["features"].measures)["features"]
+        table = drawn([replace(spec, lr=rate) for spec in parts["features"].specs], size, "features")
+    except NothingPublished:
+        return ""
+    of = table[table.constraint == "none"]
+    each = of.apply(lambda sae: claims.pearson(sae.score, sae[metric], sae.density), axis=1)
+    means = ", ".join(f"{r:+.2f} ({kind})" for kind, r in each.groupby(of.activation, sort=False).mean().items())
+    return f"At a learning rate of {rate:g} in place of {chosen:g} r is {means}, a mean over {of.seed.nunique()} seeds."

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from aligned.report import claims, results
 from aligned.report.answers import rates
-from aligned.report.published import ARMS
+from aligned.report.published import ARMS, PLANS
 
 
 def test_another_learning_rate_is_compared_at_the_sparsities_of_the_chosen_one() -> None:
@@ -24,3 +26,16 @@ def test_another_learning_rate_is_compared_at_the_sparsities_of_the_chosen_one()
 def test_without_another_learning_rate_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "published", dict)
     assert rates.of_the_rate(["embedded"]) == ""
+
+
+def test_the_correlations_at_another_rate_are_means_over_its_standard_saes(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = PLANS["embedded"].parts
+    rate = plan["earlier"].specs[0].lr
+    specs = [replace(s, lr=rate) for s in plan["features"].specs if s.constraint == "none" and s.activation == "relu"]
+    of = results.drawn(specs, dict(plan["features"].measures)["features"], "features")
+    r = [claims.pearson(sae.score, sae.mcs, sae.density) for sae in of.itertuples()]
+    told = rates.correlations("embedded", "mcs")
+    assert f"{sum(r) / len(r):+.2f} (relu)" in told
+    assert f"over {len(r)} seeds" in told
+    monkeypatch.setattr(results, "published", dict)
+    assert rates.correlations("embedded", "mcs") == ""
