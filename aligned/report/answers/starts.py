@@ -174,7 +174,9 @@ def _brought(loss: Interval, after: Interval) -> str:
         return ": whether a part of the loss is left is open"
     if says != "less":
         return ": the first step brings the loss"
-    return ": the first step brings a part of the loss" if after.low > loss.high else ": the loss is left"
+    if after.low > loss.high:
+        return f": the first step brings {1 - after.mean / loss.mean:.0%} of the loss"
+    return ": the loss is left"
 
 
 def small_gains(starts: Iterable[Starts | str]) -> str:

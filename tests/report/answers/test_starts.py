@@ -85,7 +85,7 @@ def test_a_gain_that_is_shown_and_small_is_called_so(effect: Interval, says: str
         ),
         (Interval(0.001, -0.001, 0.003, 3), "-0.0100]: the first step brings the loss."),
         (Interval(0.02, 0.01, 0.03, 3), "-0.0100]: the first step brings the loss."),
-        (Interval(-0.007, -0.008, -0.006, 3), "-0.0100]: the first step brings a part of the loss."),
+        (Interval(-0.007, -0.008, -0.006, 3), "-0.0100]: the first step brings 65% of the loss."),
         (Interval(-0.02, -0.03, -0.01, 3), "-0.0100]: the loss is left."),
         (Interval(0.0, -0.03, 0.03, 3), "-0.0100]: whether a part of the loss is left is open."),
     ],
