@@ -71,7 +71,8 @@ def _told(before: pd.DataFrame, after: pd.DataFrame, metric: str, constraint: st
     elif first != second:
         does = "matters" if second == "open" else "decides"
     else:
-        does = "brings a part of it" if abs(means[1].mean()) < abs(means[0].mean()) else "hides a part of it"
+        share = 1 - means[1].mean() / means[0].mean()
+        does = f"brings {share:.0%} of it" if share > 0 else "hides a part of it"
     return f"{second} (a change of {change})", does, second
 
 

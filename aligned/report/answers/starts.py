@@ -104,7 +104,7 @@ def of_the_start(models: Iterable[str]) -> str:
     verdict = "; ".join(f"C1 *{o.two_kinds}* and C2 *{o.more}* on {o.model}" for o in known)
     said.append(
         "The claims are judged on ReLU SAEs with the small start of the paper's stack: rows of norm 0.1 and a random "
-        "bias. The other start has rows of norm 1 and no bias; which of the two matters was not tested. Alive among "
+        "bias. The last start has rows of norm 1 and no bias. Alive among "
         f"the features of standard SAEs from rows of norm 1 are {alive}; where nearly all are, alignment has none to "
         "save. The rules of C1 (two kinds of scores) and of C2 (more cross-entropy), applied to ReLU SAEs from rows of "
         f"norm 1, say: {verdict}."

@@ -15,7 +15,7 @@ from tests.report.answers.arms import LESS, MORE, of_arms
         (
             LESS,
             (-0.010, -0.011, -0.012),
-            ("the start hardly matters; the mean brings a part of it", "the difference is: less ("),
+            ("the start hardly matters; the mean brings 48% of it", "the difference is: less ("),
         ),
         (
             (-0.2, 0.0, 0.2),
