@@ -89,12 +89,19 @@ def in_brief(found: Found) -> str:
         found: `aligned.report.scorecard.findings`, by model.
     """
     effects = _effects(found)
-    starts = {
+    ways = {
         "from the small start of the paper's stack": "ReLU",
         "from the same start with decoder rows of norm 1": "decoder",
         "from rows of norm 1": "unit",
     }
-    relu = [f"{start} they {said}" for start, kind in starts.items() if (said := _said(effects, kind, LEAD))]
+    relu = [f"{start} they {said}" for start, kind in ways.items() if (said := _said(effects, kind, LEAD))]
+    if len(relu) == len(ways):
+        both = [of for of in map(starts, found) if isinstance(of, Starts) and of.unit_decoder]
+        means = [
+            f"{of.unit_decoder[LEAD[0]].mean:+.4f} in place of {of.small[LEAD[0]].mean:+.4f} on {of.model}"
+            for of in both
+        ]
+        relu[1] += f" (aligned minus standard in {LEAD[0]}: {', '.join(means)})"
     topk = [_said(effects, "TopK", LEAD), f"at another learning rate they {_said(effects, 'rate', LEAD)}"]
     none = ["have not been compared yet"]
     return (

@@ -75,7 +75,8 @@ def test_the_sentences_say_what_most_models_show_and_name_the_others(monkeypatch
     assert "have not been compared" in chosen
     assert other.endswith("they keep fewer features alive (on up).")
     relu, _, topk = in_short.in_brief(found).splitlines()
-    assert "from the same start with decoder rows of norm 1 they recover less cross-entropy (on up); from rows" in relu
+    assert "from the same start with decoder rows of norm 1 they recover less cross-entropy (on up) (aligned" in relu
+    assert "(aligned minus standard in CE recovered: -0.1000 in place of +0.0200 on up); from rows of norm 1" in relu
     assert (
         "from rows of norm 1 they recover more cross-entropy (on up) and keep as many features alive (on up)." in relu
     )
