@@ -18,7 +18,7 @@ from aligned.report.results import NothingPublished, of_parts
 if TYPE_CHECKING:
     import pandas as pd
 
-MEASURE = "CE recovered"
+MEASURE, ALIKE = "CE recovered", "stability over seeds (PW-MCC)"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def starts(model: str) -> Starts | str:
         if set(of.sparsity) == set(small.sparsity):
             of_decoder = {name: claims.difference(of, column, ARMS) for name, column in columns.items()}
             pairs = claims.with_l0(_relu(of_parts(model, "first_step", measure="stability")), of)
-            of_decoder["stability over seeds (PW-MCC)"] = claims.difference(pairs, "pw_mcc_alive", ARMS)
+            of_decoder[ALIKE] = claims.difference(pairs, "pw_mcc_alive", ARMS)
     alive = float(unit[unit.constraint == "none"].alive.mean())
     two_kinds, more = claims.bimodal(scores).verdict, claims.recovers_more(unit).verdict
     return Starts(model, of_small, of_unit, moved, best, alive, two_kinds, more, of_decoder)
@@ -143,6 +143,17 @@ def beside(models: Iterable[str]) -> str:
         f"norm 1, the difference is {each} ({{doc}}`is_it_the_constraint`)."
     )
     return "\n\n".join(filter(None, (start, of_the_first_step(known))))
+
+
+def alike(models: Iterable[str]) -> str:
+    """What a page of PW-MCC says of the small start with decoder rows of norm 1; nothing where none is published."""
+    of = {o.model: o.unit_decoder for o in map(starts, models) if isinstance(o, Starts)}
+    each = ", ".join(f"{effects[ALIKE]} on {model}" for model, effects in of.items() if ALIKE in effects)
+    return each and (
+        "On this page ReLU SAEs have the start `small`, if no other is asked for. From the same start with decoder rows "
+        f"of norm 1, the difference between aligned and standard ones is {each} ({{doc}}`is_it_the_constraint` says "
+        "what these starts are)."
+    )
 
 
 def of_the_first_step(starts: Iterable[Starts | str]) -> str:

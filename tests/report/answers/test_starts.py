@@ -112,3 +112,6 @@ def test_a_page_of_the_small_start_tells_of_the_others(monkeypatch: pytest.Monke
     monkeypatch.setattr(starts, "starts", lambda model: of.get(model, "nothing is published"))
     assert f"the difference is {some} on m (each arm from the better of the two starts: {some})" in starts.beside("mn")
     assert starts.beside("n") == ""
+    assert starts.alike("mn") == ""
+    of["m"].unit_decoder[starts.ALIKE] = some
+    assert f"of norm 1, the difference between aligned and standard ones is {some} on m (" in starts.alike("mn")
