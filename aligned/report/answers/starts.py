@@ -150,7 +150,7 @@ def alike(models: Iterable[str]) -> str:
     of = {o.model: o.unit_decoder for o in map(starts, models) if isinstance(o, Starts)}
     each = ", ".join(f"{effects[ALIKE]} on {model}" for model, effects in of.items() if ALIKE in effects)
     return each and (
-        "On this page ReLU SAEs have the start `small`, if no other is asked for. From the same start with decoder rows "
+        "On this page ReLU SAEs have the start `small`, if no other is asked for. From this start with decoder rows "
         f"of norm 1, the difference between aligned and standard ones is {each} ({{doc}}`is_it_the_constraint` says "
         "what these starts are)."
     )
