@@ -138,13 +138,14 @@ def reading() -> pd.DataFrame:
 
 
 def in_about(specs: Sequence[RunSpec]) -> str:
-    """In about what time two cores train these SAEs: by `cost-cpu`, and by what the published SAEs of the same language
-    model took, if that is longer. Of a language model that no preset names this is not known."""
+    """In about what time two cores train these SAEs, without measuring them: by `cost-cpu`, and by what the published
+    SAEs of the same language model took, if that is longer. Of a language model that no preset names this is not
+    known."""
     if (model := specs[0].model) not in D_IN:
         return f" (how long that takes is not known of {model}; a line says it when training begins)"
     by_record = round(60 * training(record("cost-cpu"), list(specs), D_IN[model])["hours"])
     by_published = round(_as_published(specs, model) / 60 / CORES)
-    return f", in about {_spanned(by_record, max(by_record, by_published))} on two cores"
+    return f', in about {_spanned(by_record, max(by_record, by_published))} on two cores; measuring comes on top (page "Cost")'
 
 
 CORES = 2

@@ -330,7 +330,8 @@ def page_with(
     check_place(out)
     book.check_free(book.files_of(out))
     made = ", ".join(f"{name} = {value!r}" for name, value in given.items())
-    banner = book.note(preset) or (f"The page {notebook.stem} was made again with {made}." if made else "")
+    note = f" {book.note(preset)}" if preset else ""  # of a preset; the other pages are those of the book
+    banner = f"The page {notebook.stem} was made again with {made}.{note}" if made else note.strip()
     with TemporaryDirectory() as place:
         return book.page(rerun(notebook, Path(place) / notebook.name, given, watched, out.parent), out, banner)
 

@@ -409,9 +409,9 @@ def error_of_text(*tables: pd.DataFrame) -> str:
             )
         much = " The intervals are over seeds and do not include this error, so they are too narrow." if narrow else ""
         sentences.append(
-            f"On {model}, CE recovered was measured on {of[0]['tokens']:,} tokens of held-out text. Another text of "
-            f"this length would move the difference between the arms, too: by a standard error that is {each} times "
-            f"the standard deviation over seeds{less}.{much}"
+            f"On {model} the choice of the text was measured, too, with {of[0]['tokens']:,} held-out tokens: another "
+            "text of that length would move the difference between the arms in CE recovered by a standard error that "
+            f"is {each} times the standard deviation over seeds{less}.{much}"
         )
     return "\n\n".join(sentences)
 

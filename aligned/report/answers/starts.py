@@ -139,8 +139,8 @@ def beside(models: Iterable[str]) -> str:
         f"{o.unit[MEASURE]} on {o.model} (each arm from the better of the two starts: {o.best})" for o in known
     )
     start = (
-        "On this page ReLU SAEs have the start `small`, if no other is asked for. Where both arms start from rows of "
-        f"norm 1, the difference is {each} ({{doc}}`is_it_the_constraint`)."
+        "The published ReLU SAEs of this page have the start `small`. Where both arms start from rows of norm 1, the "
+        f"difference between aligned (`projected`) and standard ones is {each} ({{doc}}`is_it_the_constraint`)."
     )
     return "\n\n".join(filter(None, (start, of_the_first_step(known))))
 
@@ -150,8 +150,8 @@ def alike(models: Iterable[str]) -> str:
     of = {o.model: o.unit_decoder for o in map(starts, models) if isinstance(o, Starts)}
     each = ", ".join(f"{effects[ALIKE]} on {model}" for model, effects in of.items() if ALIKE in effects)
     return each and (
-        "On this page ReLU SAEs have the start `small`, if no other is asked for. From this start with decoder rows "
-        f"of norm 1, the difference between aligned and standard ones is {each} ({{doc}}`is_it_the_constraint` says "
+        "The published ReLU SAEs of this page have the start `small`. From this start with decoder rows of norm 1, the "
+        f"difference between aligned (`projected`) and standard ones is {each} ({{doc}}`is_it_the_constraint` says "
         "what these starts are)."
     )
 

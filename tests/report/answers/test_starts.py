@@ -110,8 +110,8 @@ def test_a_page_of_the_small_start_tells_of_the_others(monkeypatch: pytest.Monke
     some = Interval(-0.02, -0.03, -0.01, 3)
     of = {"m": starts.Starts("m", {"CE recovered": some}, {"CE recovered": some}, (some, some), some, 1.0, "", "")}
     monkeypatch.setattr(starts, "starts", lambda model: of.get(model, "nothing is published"))
-    assert f"the difference is {some} on m (each arm from the better of the two starts: {some})" in starts.beside("mn")
+    assert f"standard ones is {some} on m (each arm from the better of the two starts: {some})" in starts.beside("mn")
     assert starts.beside("n") == ""
     assert starts.alike("mn") == ""
     of["m"].unit_decoder[starts.ALIKE] = some
-    assert f"of norm 1, the difference between aligned and standard ones is {some} on m (" in starts.alike("mn")
+    assert f"the difference between aligned (`projected`) and standard ones is {some} on m (" in starts.alike("mn")
