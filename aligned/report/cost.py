@@ -145,7 +145,8 @@ def in_about(specs: Sequence[RunSpec]) -> str:
         return f" (how long that takes is not known of {model}; a line says it when training begins)"
     by_record = round(60 * training(record("cost-cpu"), list(specs), D_IN[model])["hours"])
     by_published = round(_as_published(specs, model) / 60 / CORES)
-    return f', in about {_spanned(by_record, max(by_record, by_published))} on two cores; measuring comes on top (page "Cost")'
+    about = _spanned(by_record, max(by_record, by_published))
+    return f", in about {about} on two cores; measuring comes on top (page 'Cost')"
 
 
 CORES = 2
