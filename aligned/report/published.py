@@ -77,7 +77,7 @@ PARTS = {
     "controls": Part(_of("topk", "relu", constraints=(*ARMS, *CONTROLS), **FEW), _QUICK),
     "unit": Part(_of("relu", init="unit", **FEW), _QUICK),  # is it the start?
     "first_step": Part(  # or the small start's first step?
-        _of("relu", "p_anneal", init="small_encoder", **FEW), (*_QUICK, ("stability", READ))
+        _of("relu", init="small_encoder", **FEW), (*_QUICK, ("stability", READ))
     ),
     "centred": Part(_of("topk", "relu", center=True, **FEW), _QUICK),  # or the mean?
     "budgets": Part([s for change in BUDGETS for s in _of("relu", **change, **FEW)], _QUICK),
