@@ -59,10 +59,10 @@ BRIEF = {  # of each row of NUMBERS, without the kind of SAE: what is of interes
 }
 
 KEY = (
-    "SAEs are alike between seeds if the features of one are found again with another seed (PW-MCC). No kind had quite "
-    "settled when training ended, and some aligned ones had hardly left their start, so this is to be read with "
-    'care: the page "Stability over seeds" says which. BatchTopK SAEs keep the largest codes of a batch, k for each '
-    "token in the mean; p-annealing is a penalty that comes closer to counting codes while it trains."
+    "SAEs are alike between seeds if the features of one are found again with another seed (PW-MCC). Those that were "
+    "watched in training had not quite settled at its end, and some aligned ones had hardly left their start, so this "
+    'is to be read with care: the page "Stability over seeds" says which. BatchTopK SAEs keep the largest '
+    "codes of a batch, k for each token in the mean; p-annealing is a penalty that comes closer to counting codes while it trains."
 )
 LEAD = ("CE recovered", "share of alive features")  # of BRIEF, those that the first screen names
 
@@ -94,20 +94,28 @@ def in_brief(found: Found) -> str:
         "from the same start with decoder rows of norm 1": "decoder",
         "from rows of norm 1": "unit",
     }
-    relu = [f"{start} they {said}" for start, kind in ways.items() if (said := _said(effects, kind, LEAD))]
-    if len(relu) == len(ways):
-        both = [of for of in map(starts, found) if isinstance(of, Starts) and of.unit_decoder]
-        means = [
-            f"{of.unit_decoder[LEAD[0]].mean:+.4f} in place of {of.small[LEAD[0]].mean:+.4f} on {of.model}"
-            for of in both
-        ]
-        relu[1] += f" (aligned minus standard in {LEAD[0]}: {', '.join(means)})"
+    more = {"decoder": _in_place_of_the_small_start(found)}
+    relu = [
+        f"{start} they {said}{more.get(kind, '')}"
+        for start, kind in ways.items()
+        if (said := _said(effects, kind, LEAD))
+    ]
     topk = [_said(effects, "TopK", LEAD), f"at another learning rate they {_said(effects, 'rate', LEAD)}"]
     none = ["have not been compared yet"]
     return (
         f"**Aligned ReLU SAEs**, compared with standard ones at equal L0: {'; '.join(relu or none)}.\n\n"
         f"**Aligned TopK SAEs**, compared likewise, {'; '.join(topk if all(topk) else none)}."
     )
+
+
+def _in_place_of_the_small_start(found: Iterable[str]) -> str:
+    """The two differences in CE recovered of each model, with decoder rows of norm 1 and from the small start."""
+    each = [
+        f"{of.unit_decoder[LEAD[0]].mean:+.4f} in place of {of.small[LEAD[0]].mean:+.4f} on {of.model}"
+        for of in map(starts, found)
+        if isinstance(of, Starts) and of.unit_decoder
+    ]
+    return f" (aligned minus standard in {LEAD[0]}: {', '.join(each)})"
 
 
 def in_list(found: Found) -> str:

@@ -330,8 +330,8 @@ def page_with(
     check_place(out)
     book.check_free(book.files_of(out))
     made = ", ".join(f"{name} = {value!r}" for name, value in given.items())
-    note = f" {book.note(preset)}" if preset else ""  # of a preset; the other pages are those of the book
-    banner = f"The page {notebook.stem} was made again with {made}.{note}" if made else note.strip()
+    again = made and f"The page {notebook.stem} was made again with {made}."  # the others are those of the book
+    banner = " ".join(filter(None, (again, book.note(preset))))
     with TemporaryDirectory() as place:
         return book.page(rerun(notebook, Path(place) / notebook.name, given, watched, out.parent), out, banner)
 

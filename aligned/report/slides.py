@@ -15,7 +15,7 @@ from aligned.checks import listed
 from aligned.evals.intervals import Interval
 from aligned.language.model import EMBEDDED
 from aligned.report import claims, cost, in_short, low_mode, plots, rerun, results, scorecard
-from aligned.report.answers.starts import Starts, of_the_start, starts
+from aligned.report.answers.starts import Starts, of_the_first_step, of_the_start, starts
 from aligned.report.published import CONTROLS, REAL
 from aligned.report.rules import Finding
 
@@ -217,7 +217,7 @@ def words() -> dict[str, str]:
         "start": start,
         "starts": of_starts[0] if of_starts else "",
         "better_start": of_starts[1] if of_starts else "",
-        "first_step": of_starts[2] if len(of_starts) > 2 else "",
+        "first_step": of_the_first_step(map(starts, found)),
         "found_starts": _starts(found),
         **{f"claims_{i + 1}": _table(names[4 * i : 4 * i + 4], found) for i in range(3)},
         "shapes": _shapes(found[EMBEDDED]["C10"]),

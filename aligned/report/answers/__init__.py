@@ -9,7 +9,7 @@ The files, and the pages that each serves:
                       each the page of its name; `bimodality` takes a sentence from the first
     formulas.py, causes.py, behaviour.py
                       another formula; another start, or no mean; held-out text: `is_it_the_constraint`
-    starts.py         small start or rows of norm 1: `is_it_the_constraint`, `recovered_ce`, the first page, the slides
+    starts.py         the start of ReLU SAEs: `is_it_the_constraint`, `recovered_ce`, the first page, the slides
     rates.py          another learning rate: the first page
     deaths.py         the mean, the start and dead features: `toy_to_gemma`, `dead_features`
 """

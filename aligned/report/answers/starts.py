@@ -1,5 +1,5 @@
-"""What alignment does to ReLU SAEs that start in two ways: from the small start of the paper's stack, and from rows of
-norm 1 (`init` of `aligned.spec.RunSpec`)."""
+"""What alignment does to ReLU SAEs by their start (`init` of `aligned.spec.RunSpec`): the small one of the paper's
+stack, the same with decoder rows of norm 1, and rows of norm 1."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Starts:
     @property
     def matters(self) -> bool:
         """Whether the two intervals of CE recovered have nothing in common."""
-        small, unit = self.small["CE recovered"], self.unit["CE recovered"]
+        small, unit = self.small[MEASURE], self.unit[MEASURE]
         return small.low > unit.high or unit.low > small.high
 
 
@@ -51,7 +51,7 @@ def starts(model: str) -> Starts | str:
     except NothingPublished:
         return f"Of {model} no SAEs with another start are published yet."
     small = _relu(small[small.sparsity.isin(unit.sparsity)])
-    columns = {"CE recovered": "ce_recovered", "share of alive features": "alive"}
+    columns = {MEASURE: "ce_recovered", "share of alive features": "alive"}
     try:
         of_small, of_unit = (
             {name: claims.difference(records, column, ARMS) for name, column in columns.items()}
@@ -104,10 +104,10 @@ def of_the_start(models: Iterable[str]) -> str:
     verdict = "; ".join(f"C1 *{o.two_kinds}* and C2 *{o.more}* on {o.model}" for o in known)
     said.append(
         "The claims are judged on ReLU SAEs with the small start of the paper's stack: rows of norm 0.1 and a random "
-        "bias. The last start has rows of norm 1 and no bias. Alive among "
-        f"the features of standard SAEs from rows of norm 1 are {alive}; where nearly all are, alignment has none to "
-        "save. The rules of C1 (two kinds of scores) and of C2 (more cross-entropy), applied to ReLU SAEs from rows of "
-        f"norm 1, say: {verdict}."
+        "bias. The last start has rows of norm 1 and no bias. Alive among the features of standard SAEs from rows of "
+        f"norm 1 are {alive}; where nearly all are, alignment has none to save. The rules of C1 "
+        "(two kinds of scores) and of C2 (more cross-entropy), applied to ReLU SAEs from rows of norm 1, say: "
+        f"{verdict}."
     )
     said.append(small_gains(known))
     said += [
@@ -197,7 +197,7 @@ def small_gains(starts: Iterable[Starts | str]) -> str:
         starts: from `starts` of some models.
     """
     size = claims.RECOVERED.size
-    of = {of.model: of.unit["CE recovered"] for of in starts if not isinstance(of, str)}
+    of = {of.model: of.unit[MEASURE] for of in starts if not isinstance(of, str)}
     return " ".join(
         f"On {model} aligned SAEs from rows of norm 1 recover {became(effect, claims.RECOVERED)}, but the mean "
         f"difference, {effect.mean:+.4f}, is smaller than {size:g}, the smallest of interest."
