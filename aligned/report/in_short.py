@@ -62,7 +62,8 @@ KEY = (
     "SAEs are alike between seeds if the features of one are found again with another seed (PW-MCC). Those that were "
     "watched in training had not quite settled at its end, and some aligned ones had hardly left their start, so this "
     'is to be read with care: the page "Stability over seeds" says which. BatchTopK SAEs keep the largest '
-    "codes of a batch, k for each token in the mean; p-annealing is a penalty that comes closer to counting codes while it trains."
+    "codes of a batch, k for each token in the mean; p-annealing is a penalty that comes closer to counting codes "
+    "while it trains."
 )
 LEAD = ("CE recovered", "share of alive features")  # of BRIEF, those that the first screen names
 
