@@ -18,6 +18,7 @@ from aligned.checks import number, whole
 from aligned.evals.fits import layer_of
 from aligned.files import store
 from aligned.language.model import LanguageModel
+from aligned.progress import tqdm
 from aligned.sae import SAE
 
 _HELD = 2**28  # floats, 1 GB, of residuals that are kept for the SAEs that come next
@@ -110,7 +111,8 @@ def recoveries(
             f"the tokens to be measured, without special ones and outliers, are {n}; 2 or more are needed, for one has "
             "no variance to explain"
         )
-    for x, resid, kept in zip(tokens.split(batch), _residuals(model, tokens, layer, batch), keep.split(batch)):
+    parts = _watched(tokens.split(batch), f"CE with {len(saes)} SAE{'s' * (len(saes) > 1)}")
+    for x, resid, kept in zip(parts, _residuals(model, tokens, layer, batch), keep.split(batch)):
         resid, kept = resid.to(model.device), kept.to(model.device)
         for sums_of, of_sae in zip(sums, spliced):
             of_sae.append(model.token_loss(x, layer, sums_of.splice(resid, kept)).cpu())
@@ -147,14 +149,21 @@ def baselines(
             return kept["clean"], kept["zero"], kept["norms"]
         except (ValueError, KeyError) as error:
             warnings.warn(f"{error}. It is made again", stacklevel=2)
-    clean = torch.cat([model.token_loss(x).cpu() for x in tokens.split(batch)])
-    zero = torch.cat([model.token_loss(x, layer, torch.zeros(*x.shape, model.d_in)).cpu() for x in tokens.split(batch)])
+    parts = tokens.split(batch)
+    clean = torch.cat([model.token_loss(x).cpu() for x in _watched(parts, "CE of the model")])
+    zeros = _watched(parts, "CE with zeros")
+    zero = torch.cat([model.token_loss(x, layer, torch.zeros(*x.shape, model.d_in)).cpu() for x in zeros])
     norms = torch.cat([x.norm(dim=2) for x in _residuals(model, tokens, layer, batch)])
     try:
         files.save(place, {"clean": clean, "zero": zero, "norms": norms}, {"model": model.name})
     except OSError as error:
         warnings.warn(f"the losses of {model.name} are not kept: {error}", stacklevel=2)
     return clean, zero, norms
+
+
+def _watched(parts: Sequence[Tensor], what: str) -> Iterator[Tensor]:
+    """The parts, with a bar if they take longer than ten seconds."""
+    yield from tqdm(parts, desc=what, unit="part", delay=10, leave=False)
 
 
 def _residuals(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,7 +138,7 @@ def reading() -> pd.DataFrame:
 
 
 def in_about(specs: Sequence[RunSpec]) -> str:
-    """In about what time two cores train these SAEs, without measuring them: by `cost-cpu`, and by what the published
+    """In about what time two cores train these SAEs: by `cost-cpu`, and by what the published
     SAEs of the same language model took, if that is longer. Of a language model that no preset names this is not
     known."""
     if (model := specs[0].model) not in D_IN:
@@ -146,7 +146,31 @@ def in_about(specs: Sequence[RunSpec]) -> str:
     by_record = round(60 * training(record("cost-cpu"), list(specs), D_IN[model])["hours"])
     by_published = round(_as_published(specs, model) / 60 / CORES)
     about = _spanned(by_record, max(by_record, by_published))
-    return f", in about {about} on two cores; measuring comes on top (page 'Cost')"
+    return f", in about {about} on two cores"
+
+
+def measuring(model: str, recovered: Collection[tuple[RunSpec, int]], others: bool) -> str:
+    """In about what time CE recovered is measured, by the record `residuals` of one core; "" where nothing is measured.
+
+    Args:
+        model: the language model.
+        recovered: SAEs, each with the number of tokens.
+        others: whether other measures are taken, too, whose time is not told.
+    """
+    by = {row["model"]: row for row in record("residuals")["rows"]}.get(model)
+    parts = []
+    if recovered and by:
+        first = max(tokens for _, tokens in recovered) * (by["recovery_seconds_first"] - by["recovery_seconds_each"])
+        each = sum(tokens for _, tokens in recovered) * by["recovery_seconds_each"]
+        about = round((first + each) / by["tokens"] / 60)
+        parts.append(
+            f"CE recovered of {len({spec for spec, _ in recovered})} takes about {_spanned(about, about)} more"
+        )
+    elif recovered:
+        parts.append(f"how long CE recovered takes then is not known of {model}")
+    if others:
+        parts.append("other measures come on top (page 'Cost')")
+    return f"; {', and '.join(parts)}" if parts else ""
 
 
 CORES = 2
@@ -168,7 +192,7 @@ def _spanned(low: int, high: int) -> str:
         return "a minute"
     unit, by = ("hours", 60) if high >= 120 else ("minutes", 1)
     ends = [f"{end / by:.0f}" for end in (low, high)]
-    return f"{ends[1]} {unit}" if high <= 1.2 * low or ends[0] == ends[1] else f"{ends[0]} to {ends[1]} {unit}"
+    return f"{high / by:,.0f} {unit}" if high <= 1.2 * low or ends[0] == ends[1] else f"{ends[0]} to {ends[1]} {unit}"
 
 
 def training(record: dict[str, Any], specs: list[RunSpec], d_in: int) -> dict[str, float]:

@@ -109,14 +109,22 @@ class Measure:
         if self.per_dimension:
             whole("eval_tokens", size, self.per_dimension * runs.language_model(model).d_in)
 
-    def measured_on(self, size: int, texts: set[str]) -> str | None:
-        """What a page says of the text that was measured on."""
+    def measured_on(self, size: int, texts: set[str], counted: Sequence[int] = ()) -> str | None:
+        """What a page says of the text that was measured on.
+
+        Args:
+            size: that was asked for.
+            texts: where it is from.
+            counted: the tokens that were there, without those that a measure leaves out, if it says so.
+        """
         if not self.unit:
             return None
+        there = max(counted, default=size)
+        much = f"all {there:,}" if there < 0.9 * size else f"{size:,}"  # a text ends; special tokens are a few
         if not self.labelled or texts == {text.INSTALLED}:
-            return f"{size:,} {self.unit}"
+            return f"{much} {self.unit}"
         unit = self.unit.replace("code", "text")
-        return f"{size:,} {unit}, with labels that any text has (`aligned.language.any_text`)"
+        return f"{much} {unit}, with labels that any text has (`aligned.language.any_text`)"
 
     def key(self, name: str, size: int, specs: tuple[RunSpec, ...]) -> str:
         """The key of the answer in the first run's `metrics.json`."""

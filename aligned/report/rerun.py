@@ -184,11 +184,13 @@ def checked(notebook: Path, given: Mapping[str, Any]) -> Parameters:
         TypeError: a value of another type than the one that stands in the notebook.
     """
     known = parameters(notebook)
-    found, wrong, kinds = {}, [], []
+    found: Parameters = {}
+    wrong: list[str] = []
+    kinds: list[str] = []
     for name, value in given.items():
         if name not in known:
             near = get_close_matches(name, known, 1)
-            wrong.append(f"{notebook.stem} has no parameter {name!r}" + (f" (is it {near[0]}?)" if near else ""))
+            wrong.append(f"there is no parameter {name!r}" + (f" (is it {near[0]}?)" if near else ""))
             continue
         try:
             found[name] = typed(name, value, known[name])
@@ -196,10 +198,11 @@ def checked(notebook: Path, given: Mapping[str, Any]) -> Parameters:
             kinds.append(str(error))
     if wrong:
         wrong[-1] += f"; it has {', '.join(known)}" if known else ", for no cell of it has the tag `parameters`"
-    if found and (impossible := problems(notebook.stem, known, found)):
-        wrong.append(f"{notebook.stem}: {'; '.join(impossible)}")
-    if wrong or kinds:
-        raise (ValueError if wrong else TypeError)("; ".join([*wrong, *kinds]))
+    if found:
+        wrong += problems(notebook.stem, known, found)
+    if errors := [*wrong, *kinds]:
+        between = "\n  " if len(errors) > 1 else " "
+        raise (ValueError if wrong else TypeError)(between.join([f"{notebook.stem}:", *errors]))
     return found
 
 
@@ -401,8 +404,9 @@ def typed(name: str, value: Any, like: Any) -> Any:
     if type(value) is not type(like):
         flat = isinstance(like, list) and not any(isinstance(v, dict | list) for v in like)
         commas = f", on the command line {','.join(map(str, like))}" if flat else ""
+        one = f"; one alone is written '[{value}]'" if flat and isinstance(value, int | float | str) else ""
         raise TypeError(
-            f"{name} is {said(value)} ({_kind(value)}); it must be of type {_kind(like)}, such as {like!r}{commas}"
+            f"{name} is {said(value)} ({_kind(value)}); it must be of type {_kind(like)}, such as {like!r}{commas}{one}"
         )
     return value
 

@@ -198,7 +198,7 @@ def _table(asked: Sequence[Run | RunSpec], size: int, measure: str, later: froze
     table = pd.DataFrame(rows)
     table.attrs = {
         "made": [{"spec": asdict(s), **by} for s, by in made.items()],
-        "measured_on": what.measured_on(size, {spec.text for spec in specs}),
+        "measured_on": what.measured_on(size, {spec.text for spec in specs}, list(table.get("eval_tokens", []))),
         "missing": [asdict(s) for s in dict.fromkeys(chain(*keys)) if s not in made],
     }
     return table
@@ -206,16 +206,19 @@ def _table(asked: Sequence[Run | RunSpec], size: int, measure: str, later: froze
 
 def foreseen(specs: Sequence[RunSpec], size: int, measure: str, use_published: bool) -> dict[str, set[RunSpec]]:
     """What `records` would do with these specs: which SAEs it would take from what is `published`, which are `left` out
-    until they are published, and which it would open or train `here`.
+    until they are published, and which it would open or train `here`; and which of the latter are still `to_measure`.
 
     Args:
         specs, size, measure, use_published: as for `records`.
     """
     what = MEASURES[measure]
     known, left = (published(), planned(measure, size)) if use_published else ({}, frozenset())
-    found: dict[str, set[RunSpec]] = {"published": set(), "left": set(), "here": set()}
+    found: dict[str, set[RunSpec]] = {"published": set(), "left": set(), "here": set(), "to_measure": set()}
     for group in what.groups(list(specs)):
-        found[_state(group, what.key(measure, size, group), known, left)] |= set(group)
+        key = what.key(measure, size, group)
+        found[_state(group, key, known, left)] |= set(group)
+        if found["here"].issuperset(group) and not _answered(group, key):
+            found["to_measure"] |= set(group)
     return found
 
 

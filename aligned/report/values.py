@@ -46,6 +46,7 @@ def problems(page: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> l
         *_of_model(p),
     ]
     found = list(dict.fromkeys([*found, *_of_sources(page, p)]))
+    found = [said for said in found if not any(longer.startswith(said) for longer in found if longer != said)]
     if not found:
         from aligned.report.wanted import asked
 

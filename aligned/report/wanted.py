@@ -148,8 +148,8 @@ def asked(page: str, p: Mapping[str, Any]) -> list[RunSpec]:
 
 def ahead(page: str, p: Mapping[str, Any]) -> str:
     """What a page still has to do, in a line: how many SAEs it asks for, how many of them are published, or planned and
-    left out, or in the store, how many it trains, and in about what time by `cost-cpu`, the record of two cores. "" for
-    a page that asks for none, or trains by rules of its own.
+    left out, or in the store, how many it trains, and in about what time by `cost-cpu`, the record of two cores; and
+    how long measuring takes. "" for a page that asks for none, or trains by rules of its own.
 
     Args:
         page, p: as for `wanted`.
@@ -157,7 +157,8 @@ def ahead(page: str, p: Mapping[str, Any]) -> str:
     from aligned.report import cost
     from aligned.store.runs import folders
 
-    states = [state for _, state in _foreseen(page, p)]
+    coming = _foreseen(page, p)
+    states = [state for _, state in coming]
     if opened := _of_a_measure(page, p):
         states = [{"published": set(), "left": set(), "here": set(opened)}]
     if not states:
@@ -174,6 +175,9 @@ def ahead(page: str, p: Mapping[str, Any]) -> str:
     line += f"; {len(missing)} to train"
     if missing:
         line += cost.in_about(missing)
+    to_measure = {of.measure for of, state in coming if state["to_measure"]}
+    recovered = {(s, of.size) for of, state in coming if of.measure == "recovery" for s in state["to_measure"]}
+    line += cost.measuring(p["model"], recovered, bool(to_measure - {"recovery", "scores"}))
     if len(p.get("seeds", range(SEEDS))) < SEEDS:
         line += f" (claims are judged from {SEEDS} seeds on)"
     return line

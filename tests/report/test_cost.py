@@ -50,8 +50,18 @@ def test_time_is_told_by_the_record_and_by_what_published_saes_took(monkeypatch:
     minutes = round(60 * cost.training(cost.record("cost-cpu"), specs, cost.D_IN["embedded"])["hours"])
     took = {spec: {"provenance": {"seconds": 3600}} for spec in specs}  # an hour each, on one core of two
     monkeypatch.setattr(cost, "published", lambda: took)
-    assert cost.in_about(specs).startswith(f", in about {minutes / 60:.0f} to 2 hours on two cores; measuring")
+    assert cost.in_about(specs).startswith(f", in about {minutes / 60:.0f} to 2 hours on two cores")
     monkeypatch.setattr(cost, "published", dict)
     assert cost.in_about(specs).startswith(
-        f", in about {f'{minutes} minutes' if minutes > 1 else 'a minute'} on two cores; measuring"
+        f", in about {f'{minutes} minutes' if minutes > 1 else 'a minute'} on two cores"
     )
+
+
+def test_the_time_of_measuring_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"model": "embedded", "tokens": 1000, "recovery_seconds_first": 70, "recovery_seconds_each": 10}
+    monkeypatch.setattr(cost, "record", lambda name: {"residuals": {"rows": [row]}}[name])
+    three = [(RunSpec(seed=seed), 4000) for seed in range(3)]  # 60 s for the model alone and 10 for each, four times
+    assert cost.measuring("embedded", three, others=False) == "; CE recovered of 3 takes about 6 minutes more"
+    assert cost.measuring("embedded", [], others=True) == "; other measures come on top (page 'Cost')"
+    assert cost.measuring("mine", three, others=True).startswith("; how long CE recovered takes then is not known of m")
+    assert cost.measuring("embedded", [], others=False) == ""
