@@ -5,6 +5,7 @@ A command ends with 0 if all went well, with 1 if something failed, and with 2 i
 
 from __future__ import annotations
 
+import logging
 import runpy
 import sys
 from dataclasses import asdict
@@ -336,6 +337,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return aligned(arguments, prog_name="aligned", standalone_mode=False) or 0
     except (click.Abort, KeyboardInterrupt):
+        logging.disable()  # what was at work has its own words about being stopped
         print("stopped; what was trained is kept, and the same command goes on from there", file=sys.stderr)
         return FAILED
     except NoArgsIsHelp as asked:

@@ -12,6 +12,7 @@ found before anything runs.
 from __future__ import annotations
 
 import ast
+import logging
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -29,7 +30,7 @@ from aligned.progress import calm
 from aligned.report.values import allowed, problems
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-QUIET = ["--IPKernelApp.log_level=ERROR"]  # else every kernel warns of its own transport
+QUIET = ["--IPKernelApp.log_level=CRITICAL"]  # else a kernel warns of its own transport, and of being stopped
 CELLS = "{desc}: {n_fmt} of {total_fmt} cells done, after {elapsed}\n"  # a line each, for training has its own bar
 Parameters = dict[str, Any]
 
@@ -242,6 +243,7 @@ def rerun(
     given = checked(notebook, given)
     check_published(notebook.stem, parameters(notebook) | given)
     check_place(out)
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what fails is raised, and said once
     watched = None if watched is None else calm(watched)
     bar = {"bar_format": CELLS, "desc": notebook.stem, "file": watched, "disable": False}
     with TemporaryDirectory() as place:  # not beside `out`, where a rerun that is killed would leave half a page
