@@ -26,7 +26,7 @@ class Interval:
         return Interval(-self.mean, -self.high, -self.low, self.seeds)
 
     def __str__(self) -> str:
-        return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+        return f"{self.mean:+z.4f} [{self.low:+z.4f}, {self.high:+z.4f}]"
 
 
 def interval(values: Float[np.ndarray, " seeds"], level: float = LEVEL) -> Interval:

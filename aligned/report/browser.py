@@ -21,7 +21,14 @@ def browser(arms: Mapping[str, list[dict[str, Any]]], name: str = "features") ->
     Args:
         arms: by the name of the arm, the rows of the measure `browser`.
         name: of this list among others on the page.
+
+    Returns:
+        HTML; a sentence where there is no arm.
     """
+    if not arms:
+        return (
+            "<p>No features of these SAEs are published: <code>use_published = False</code> trains the SAEs here.</p>"
+        )
     rows = [(arm, row) for arm, of_arm in arms.items() for row in of_arm]
     shown = "".join(_feature(arm, row) for arm, row in rows)
     arm_choice = "".join(f"<option>{html.escape(arm)}</option>" for arm in arms)

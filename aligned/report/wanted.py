@@ -26,6 +26,12 @@ PAGES = (
 )
 
 
+OF_THEIR_OWN = {  # pages that train by rules of their own
+    "own_work": "an SAE that SAELens trains anew each time, and one that is trained unless the store has it",
+    "write_it_yourself": "small SAEs of made-up data, which take seconds",
+}
+
+
 @dataclass(frozen=True)
 class Wanted:
     """A measure of some SAEs.
@@ -149,7 +155,7 @@ def asked(page: str, p: Mapping[str, Any]) -> list[RunSpec]:
 def ahead(page: str, p: Mapping[str, Any]) -> str:
     """What a page still has to do, in a line: how many SAEs it asks for, how many of them are published, or planned and
     left out, or in the store, how many it trains, and in about what time by `cost-cpu`, the record of two cores; and
-    how long measuring takes. "" for a page that asks for none, or trains by rules of its own.
+    how long measuring takes. "" for a page that asks for none.
 
     Args:
         page, p: as for `wanted`.
@@ -162,13 +168,13 @@ def ahead(page: str, p: Mapping[str, Any]) -> str:
     if opened := _of_a_measure(page, p):
         states = [{"published": set(), "left": set(), "here": set(opened)}]
     if not states:
-        return ""
+        return OF_THEIR_OWN.get(page, "")
     taken, left, here = ({spec for state in states for spec in state[name]} for name in ("published", "left", "here"))
     there = {folder.name for folder in folders()}
     missing = [spec for spec in here if spec.name not in there]
     line = f"{len(taken | left | here)} SAEs: {len(taken - left - here)} published"
     if part := len((taken & left) - here):
-        line += f", {part} in part"
+        line += f", {part} with some of their measures alone"
     line += f", {len(here) - len(missing)} in the store"
     if later := len(left - taken - here):
         line += f", {later} planned and left out until they are published"

@@ -34,6 +34,10 @@ def test_a_feature_shows_all_that_is_known_of_it() -> None:
     assert "://" not in shown  # it works from a file, with no network
 
 
+def test_without_features_a_sentence_says_so() -> None:
+    assert browser({}).startswith("<p>No features of these SAEs are published")
+
+
 def test_text_of_a_model_cannot_become_markup() -> None:
     shown = browser({"standard": [row(3, None, 0.0, "<script>alert(1)</script>")]})
     assert "<script>alert" not in shown

@@ -208,7 +208,9 @@ def test_every_parameter_is_explained_and_its_words_are_listed() -> None:
 
 def test_a_folders_own_configuration_says_which_layers_there_are(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"n_layer": 2, "n_positions": 64}')
-    with pytest.raises(ValueError, match=r"(?s)layer is 3; .* has 2 layers, 0 to 1\n  context is 256; .* at most 64 tokens"):
+    with pytest.raises(
+        ValueError, match=r"(?s)layer is 3; .* has 2 layers, 0 to 1\n  context is 256; .* at most 64 tokens"
+    ):
         checked(FIGURE, {"model": str(tmp_path)})
 
 

@@ -52,6 +52,7 @@ def test_a_page_says_what_is_before_it(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "store" / specs[0].name / "spec.json").write_text("{}")
     assert f"1 in the store; {len(specs) - 1} to train" in ahead(name, page | {"use_published": False})
     assert ahead("geometry", of("geometry")) == ""
+    assert "that SAELens trains" in ahead("own_work", of("own_work"))
     assert "not known of mine" in ahead(name, page | {"model": "mine"})
 
 

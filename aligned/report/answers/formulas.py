@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from aligned.alignment import HARD
@@ -36,6 +38,25 @@ def one_by_one(records: pd.DataFrame, from_aligned: pd.DataFrame, constraint: st
         "over seeds. Two arms are compared over the range of L0 that both reach, so these numbers are not quite the "
         "differences between rows of the table above.\n\n" + "\n".join(lines)
     )
+
+
+def compared_at(records: pd.DataFrame, arm: str, others: Iterable[str]) -> str:
+    """The range of L0 in which an arm and each of the others are compared, for each activation, in a sentence.
+
+    Args:
+        records: from `aligned.records`.
+        arm, others: values of `constraint`. A pair that can't be compared is left out.
+    """
+    told = []
+    for other in others:
+        at = []
+        for activation, rows in records.groupby("activation", sort=False):
+            with suppress(ValueError):
+                l0 = claims.at_equal_l0(rows, "ce_recovered", (other, arm)).l0
+                at.append(f"{l0.min():.0f} to {l0.max():.0f} ({activation})")
+        if at:
+            told.append(f"{claims.label(arm)} and {claims.label(other)} SAEs at {', '.join(at)}")
+    return f"Two arms are compared at the L0 that both reach: {'; '.join(told)}." if told else ""
 
 
 def so(

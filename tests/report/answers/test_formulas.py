@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from aligned.report import claims
-from aligned.report.answers.formulas import one_by_one, so
+from aligned.report.answers.formulas import compared_at, one_by_one, so
 from tests.report.answers.arms import LESS, MORE, of_arms
 
 SAME, WIDE, RAN_AWAY = (0.0, 0.0001, -0.0001), (-0.02, 0.0, 0.02), (0.001, 0.002, -0.4)
@@ -113,3 +113,15 @@ def test_each_activation_has_its_own_paragraphs() -> None:
     assert "`detached` +0.0110" in with_more
     assert relu.startswith("**relu.**")
     assert "`detached` -0.0210" in with_less
+
+
+def test_the_range_that_two_arms_share_is_told() -> None:
+    records = of_several(tied=SAME)
+    records.loc[records.constraint == "tied", "l0"] *= 2  # 8 to 32 becomes 16 to 64
+    low, high = records[records.constraint == "tied"].l0.min(), records[records.constraint == "none"].l0.max()
+    said = compared_at(records, "tied", ["none", "soft"])  # of `soft` there is no record
+    assert (
+        said
+        == f"Two arms are compared at the L0 that both reach: tied and standard SAEs at {low:.0f} to {high:.0f} (topk)."
+    )
+    assert compared_at(records, "soft", ["none"]) == ""
