@@ -49,12 +49,14 @@ def rerun(notebook: str, parameter: Pairs, preset: str, out: Path | None, figure
     """
     from aligned.report import book
     from aligned.report import rerun as reruns
+    from aligned.report.parameters import NOTEBOOKS
     from aligned.report.results import NothingPublished
+    from aligned.report.written import Words
 
     if every and notebook:
         raise click.UsageError(f"--all runs every notebook: leave out {notebook}, or --all")
     if not every and not notebook:
-        there = ", ".join(sorted(page.stem for page in reruns.NOTEBOOKS.glob("*.ipynb")))
+        there = ", ".join(sorted(page.stem for page in NOTEBOOKS.glob("*.ipynb")))
         raise click.UsageError(f"name one notebook, or give --all; there are {there}")
     if every and figure:
         raise click.UsageError("--figure takes a figure from one notebook: name it instead of --all")
@@ -68,7 +70,7 @@ def rerun(notebook: str, parameter: Pairs, preset: str, out: Path | None, figure
     names = [name for name, _ in parameter]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise click.UsageError(f"{', '.join(twice)} is given twice; a list is one value, such as -p seeds [0,1]")
-    work = reruns.chosen(notebook, {name: reruns.Words(value) for name, value in parameter}, preset)
+    work = reruns.chosen(notebook, {name: Words(value) for name, value in parameter}, preset)
     if out is None:
         for line in reruns.described(*next(iter(work.items()))):
             print(line)
@@ -264,7 +266,7 @@ def pretrain(out: Path | None, in_place: bool, work: Path | None, parameter: Pai
     """
     from aligned.language import pretrain as training
     from aligned.language.model import EMBEDDED_FOLDER
-    from aligned.report.rerun import Words, typed
+    from aligned.report.written import Words, typed
 
     known, names = asdict(training.Pretraining()), [name for name, _ in parameter]
     if twice := sorted({name for name in names if names.count(name) > 1}):

@@ -15,7 +15,8 @@ import pytest
 
 import aligned
 from aligned.report import plots, results
-from aligned.report.rerun import checked, parameters
+from aligned.report.parameters import parameters
+from aligned.report.rerun import checked
 from aligned.report.wanted import PAGES, wanted
 from aligned.spec import RunSpec
 

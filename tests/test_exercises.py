@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from aligned import exercises
-from aligned.report.rerun import NOTEBOOKS
+from aligned.report.parameters import NOTEBOOKS
 from tests.drawn import prose
 
 

@@ -226,7 +226,7 @@ def presets(record: dict[str, Any], names: list[str]) -> tuple[pd.DataFrame, pd.
     """`training` for every preset, all its pages together; and the hours for every page alone."""
     import pandas as pd
 
-    from aligned.report.rerun import NOTEBOOKS, parameters, preset
+    from aligned.report.parameters import NOTEBOOKS, parameters, preset
     from aligned.report.wanted import asked
 
     pages = {page: parameters(page) for page in sorted(NOTEBOOKS.glob("*.ipynb"))}

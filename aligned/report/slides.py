@@ -16,6 +16,7 @@ from aligned.evals.intervals import Interval
 from aligned.language.model import EMBEDDED
 from aligned.report import claims, cost, in_short, low_mode, plots, rerun, results, scorecard
 from aligned.report.answers.starts import Starts, of_the_first_step, of_the_start, starts
+from aligned.report.parameters import NOTEBOOKS
 from aligned.report.published import CONTROLS, REAL
 from aligned.report.rules import Finding
 
@@ -40,7 +41,7 @@ def draw(folder: Path) -> None:
         place = folder / f"{figure.__name__}.svg"
         plt.gcf().savefig(place, bbox_inches="tight", metadata={"Date": None})
         plt.close()
-    rerun.figure(rerun.NOTEBOOKS / "geometry.ipynb", "fig-geometry", folder / "geometry.svg")
+    rerun.figure(NOTEBOOKS / "geometry.ipynb", "fig-geometry", folder / "geometry.svg")
 
 
 @cache

@@ -54,7 +54,7 @@ def wanted(page: str, p: Mapping[str, Any]) -> list[Wanted]:
 
     Args:
         page: the notebook's name.
-        p: the page's parameters, all of them (`aligned.report.rerun.parameters`, a preset's written over them).
+        p: the page's parameters, all of them (`aligned.report.parameters.parameters`, a preset's written over them).
     """
     if page not in PAGES:
         return []

@@ -11,7 +11,8 @@ import nbformat
 import pytest
 
 from aligned.report import book
-from aligned.report.rerun import NOTEBOOKS, page_with
+from aligned.report.parameters import NOTEBOOKS
+from aligned.report.rerun import page_with
 
 
 def test_a_page_that_was_made_again_is_shown_as_the_book_would_and_says_so(tmp_path: Path) -> None:

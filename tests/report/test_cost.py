@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from aligned.report import cost
-from aligned.report.rerun import NOTEBOOKS, parameters
+from aligned.report.parameters import NOTEBOOKS, parameters
 from aligned.report.results import published
 from aligned.report.wanted import asked
 from aligned.spec import RunSpec

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aligned.language.text import ENGLISH, INSTALLED
-from aligned.report.rerun import NOTEBOOKS, parameters, preset
+from aligned.report.parameters import NOTEBOOKS, parameters, preset
 from tests.drawn import drawn, solutions
 from tests.folders import FAMILIES, make
 

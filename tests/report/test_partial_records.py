@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from aligned.report import results
+from aligned.report.parameters import NOTEBOOKS, parameters, preset
 from aligned.report.published import REAL
-from aligned.report.rerun import NOTEBOOKS, parameters, preset
 from aligned.spec import RunSpec
 from aligned.store import runs
 from tests.drawn import drawn

@@ -11,21 +11,9 @@ import nbformat
 import pytest
 
 from aligned.language import wheels
-from aligned.report.rerun import (
-    NOTEBOOKS,
-    Words,
-    checked,
-    chosen,
-    described,
-    figure_with,
-    page_with,
-    parameters,
-    preset,
-    preset_of,
-    rerun,
-    typed,
-    written,
-)
+from aligned.report.parameters import NOTEBOOKS, parameters, preset
+from aligned.report.rerun import checked, described, figure_with, page_with, rerun
+from aligned.report.written import Words
 
 FIGURE = NOTEBOOKS / "recovered_ce.ipynb"
 
@@ -239,170 +227,9 @@ def test_a_failed_run_keeps_what_it_got_to_and_spoils_nothing(notebook: Path, tm
     assert (tmp_path / "failed" / "out.ipynb").exists()
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("1e-3", 0.001),
-        ("[1e-3, 2_000]", [0.001, 2000]),
-        ("true", True),
-        ("[relu, topk]", ["relu", "topk"]),
-        ("gpt2-small", "gpt2-small"),
-        ("[{lr: 1e-4}]", [{"lr": 1e-4}]),
-        ("@%", "@%"),
-        ("010", 10),
-        ("[010, 011]", [10, 11]),
-        ("1:30", "1:30"),
-        ("[1:30, relu, 1e-3]", ["1:30", "relu", 0.001]),
-        ("no", "no"),
-        ("2024-05-01", "2024-05-01"),
-        ("=", "="),
-        ("&a [*b]", "&a [*b]"),
-        ("[" * 400, "[" * 400),
-        ("~", None),
-        ("-.inf", float("-inf")),
-        ("my data #2", "my data #2"),
-        ("[a #2, b]", "[a #2, b]"),
-    ],
-)
-def test_values_on_the_command_line(text: str, value: object) -> None:
-    assert written(text) == value
-    assert type(written(text)) is type(value)
-
-
-WORDS = ["my data #2.jsonl", "2024", "2024-05-01", "no", "a: b", "[1]", "'quoted'", "010", "1e-3", "a, b", "", "None"]
-
-
-@pytest.mark.parametrize("words", WORDS)
-def test_words_for_a_string_are_taken_whole(words: str) -> None:
-    assert typed("text", Words(words), "a.jsonl") == words
-    assert type(typed("text", Words(words), "a.jsonl")) is str
-
-
-@pytest.mark.parametrize(
-    ("words", "like", "value"),
-    [
-        ("-1e-4", 0.1, -0.0001),
-        ("010", 3, 10),
-        ("1e3", 3, 1000),
-        ("3", None, 3),
-        ("3,4", [0], [3, 4]),
-        ("relu, top #1", ["a"], ["relu", "top #1"]),
-        ("[1e-3, 2]", [0.1], [0.001, 2.0]),
-        ("a #1", None, "a #1"),
-        ("None", None, None),
-        ("relu", ["topk"], ["relu"]),
-    ],
-)
-def test_words_are_read_as_the_parameters_type_asks(words: str, like: object, value: object) -> None:
-    found = typed("it", Words(words), like)
-    assert found == value
-    assert type(found) is type(value)
-
-
-@pytest.mark.parametrize(("words", "like"), [("1:30", 3), ("no", True), ("[a #1, b]", ["a"]), ("2024-05-01", 3)])
-def test_words_that_are_of_another_type_are_refused(words: str, like: object) -> None:
-    with pytest.raises(TypeError, match=re.escape(f"it is {words!r} (str); it must be of type")):
-        typed("it", Words(words), like)
-
-
-def with_parameters(source: str, folder: Path, tags: tuple[str, ...] = ("parameters",)) -> Path:
-    nb = nbformat.v4.new_notebook()
-    nb.cells = [nbformat.v4.new_code_cell(source, metadata={"tags": list(tags)})]
-    nbformat.write(nb, folder / "mine.ipynb")
-    return folder / "mine.ipynb"
-
-
-@pytest.mark.parametrize(
-    ("source", "values"),
-    [
-        ('s = "a#b"\nn = 3', {"s": "a#b", "n": 3}),
-        ('s = "a=b"\nd = {"x": 1}', {"s": "a=b", "d": {"x": 1}}),
-        ("n = 2**10\nx = -1e-3 / 2\nns = [2**4, -(2**5)]", {"n": 1024, "x": -0.0005, "ns": [16, -32]}),
-        ("n: int = 3\nm: int\na = b = 1", {"n": 3, "a": 1, "b": 1}),
-        ("%matplotlib inline\nimport os\nn = 3", {"n": 3}),
-        ("ns = [\n  1,  # one\n  2,\n]\ns = (\n  'two'\n  ' words'\n)", {"ns": [1, 2], "s": "two words"}),
-        ("n = 1\nn = 2", {"n": 2}),
-        ("layer = None", {"layer": None}),
-    ],
-)
-def test_a_parameters_cell_is_read_as_python(source: str, values: dict[str, object], tmp_path: Path) -> None:
-    assert parameters(with_parameters(source, tmp_path)) == values
-
-
-@pytest.mark.parametrize(
-    ("source", "says"),
-    [
-        ('import os\np = os.environ["A"]\nn = 3', "p = os.environ['A'], which is no value by itself"),
-        ("n = 1 / 0", "n = 1 / 0, which is no value"),
-        ("n = 3\nm = = 4", "is no Python (line 2"),
-    ],
-)
-def test_a_value_that_does_not_stand_there_is_named(source: str, says: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=re.escape(says)):
-        parameters(with_parameters(source, tmp_path))
-
-
-def test_a_parameter_without_a_value_takes_any(tmp_path: Path) -> None:
-    place = with_parameters("layer = None", tmp_path)
-    for value in (3, 0.5, "a", [1], None):
-        assert checked(place, {"layer": value}) == {"layer": value}
-    assert "  layer = 3 (by itself None)  [any type]" in described(place, {"layer": 3})
-
-
-def test_what_is_said_of_a_parameter_stands_behind_or_above_it(tmp_path: Path) -> None:
-    source = '# the words\ns = "a#b"\nn: int = 3  # how = many\nns = [\n  1,  # no\n]  # these\nm = 4'
-    lines = described(with_parameters(source, tmp_path), {})
-    assert [line.partition("]: ")[2] for line in lines[:4]] == ["the words", "how = many", "these", ""]
-
-
-def test_a_notebook_without_parameters_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="mine: there is no parameter 'n', for no cell of it has the tag `parameters`"):
-        checked(with_parameters("n = 3", tmp_path, ()), {"n": 5})
-
-
-def test_a_preset_is_read_by_the_same_rules(tmp_path: Path) -> None:
-    place = with_parameters("rate = 0.1\nname = 'a'", tmp_path)
-    (tmp_path / "presets").mkdir()
-    (tmp_path / "presets" / "few.yml").write_text("mine: {rate: 1e-3, name: no}  # a comment\n")
-    assert checked(place, preset("few", place)) == {"rate": 0.001, "name": "no"}
-
-
 def test_a_list_in_itself_is_refused_in_a_line() -> None:
     with pytest.raises(TypeError, match=r"seeds\[0\] is .* \(list of list\); it must be of type int"):
         checked(FIGURE, {"seeds": Words("[&a [*a]]")})
-
-
-# What a preset holds, and what is said of it.
-PRESETS = {
-    "a list": ("- nb", r"p\.yml holds \['nb'\]; it has a line for each notebook"),
-    "text": ("nb", r"p\.yml holds 'nb'"),
-    "no YAML": (
-        "# mine\nnb: [",
-        r"p\.yml is no YAML that can be read \(while parsing a flow node expected the node content",
-    ),
-    "no text": ("\0", r"p\.yml is no YAML that can be read \(unacceptable character"),
-    "a notebook's part is a list": ("nb: [width]", r"p\.yml: nb is \['width'\]; a line for each parameter is needed"),
-    "another notebook": ("nbb: {width: 4}", r"p\.yml has values for nbb \(meant is perhaps nb\); there is no such"),
-    "a parameter twice": ("nb:\n  width: 4\n  width: 5", r"p\.yml is no YAML .*line 2: width is given twice"),
-    "a notebook twice": ("nb: {width: 4}\nnb: {width: 4}", "nb is given twice"),
-}
-
-
-@pytest.mark.parametrize("case", PRESETS)
-def test_a_preset_that_is_none_is_named(case: str, notebook: Path, tmp_path: Path) -> None:
-    holds, says = PRESETS[case]
-    (tmp_path / "presets").mkdir()
-    (tmp_path / "presets" / "p.yml").write_text(holds)
-    with pytest.raises(ValueError, match=says) as error:
-        chosen(str(notebook), {}, "p")
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("holds", ["[]", "{half", "{}", ""])
-def test_what_is_no_notebook_is_named(holds: str, tmp_path: Path) -> None:
-    (tmp_path / "mine.ipynb").write_text(holds)
-    with pytest.raises(ValueError, match=r"mine\.ipynb is no notebook that can be read"):
-        parameters(tmp_path / "mine.ipynb")
 
 
 def test_a_place_that_cannot_be_written_is_named_before_anything_runs(notebook: Path, tmp_path: Path) -> None:
@@ -417,19 +244,6 @@ def test_a_place_that_cannot_be_written_is_named_before_anything_runs(notebook: 
             figure_with(FIGURE, {"seeds": [0]}, "fig-recovered-ce", tmp_path / out)
     with pytest.raises(OSError, match=r"x\.ipynb can't be written"):
         rerun(notebook, Path("/proc/x.ipynb"), {})
-
-
-def test_an_unknown_notebook_is_answered_with_those_that_there_are() -> None:
-    with pytest.raises(FileNotFoundError) as error:
-        parameters(NOTEBOOKS / "recovered_xe.ipynb")
-    assert all(notebook.stem in str(error.value) for notebook in NOTEBOOKS.glob("*.ipynb"))
-
-
-def test_a_model_brings_its_preset() -> None:
-    page = NOTEBOOKS / "bimodality.ipynb"
-    assert preset_of("gemma-3-270m", page) == "gemma-3-270m"
-    assert preset_of("EleutherAI/pythia-160m", page) == "pythia-160m"
-    assert preset_of("embedded", page) == preset_of("a/folder", page) == ""
 
 
 @pytest.mark.parametrize("name", [p.stem for p in (NOTEBOOKS / "presets").glob("*.yml")])

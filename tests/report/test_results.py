@@ -13,8 +13,9 @@ import pytest
 import aligned
 from aligned.cli import main
 from aligned.report import results
+from aligned.report.parameters import NOTEBOOKS, parameters
 from aligned.report.published import PLANS
-from aligned.report.rerun import NOTEBOOKS, parameters, rerun
+from aligned.report.rerun import rerun
 from aligned.spec import RunSpec
 from aligned.store import runs
 from aligned.store.runs import Run

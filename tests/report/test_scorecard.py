@@ -17,8 +17,8 @@ import pytest
 from aligned.evals.spurious import ABLATED
 from aligned.report import in_short, results, scorecard
 from aligned.report.measures import MEASURES
+from aligned.report.parameters import NOTEBOOKS
 from aligned.report.published import PLANS
-from aligned.report.rerun import NOTEBOOKS
 from aligned.spec import RunSpec
 
 GAIN = 0.03  # of aligned SAEs, in whatever is measured

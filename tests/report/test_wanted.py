@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from aligned.report import results
+from aligned.report.parameters import NOTEBOOKS, parameters, preset
 from aligned.report.published import PLANS
-from aligned.report.rerun import NOTEBOOKS, parameters, preset, rerun
+from aligned.report.rerun import rerun
 from aligned.report.results import published
 from aligned.report.values import problems
 from aligned.report.wanted import PAGES, ahead, asked, check_published
