@@ -6,12 +6,14 @@ claim says is shown there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
+from aligned.checks import listed
 from aligned.evals.intervals import Interval
 from aligned.report import claims
 from aligned.report.answers.feature_quality import against_ranks
 from aligned.report.answers.rates import correlations, of_the_rate, rates
+from aligned.report.answers.stability import with_care
 from aligned.report.answers.starts import Starts, of_the_start, starts
 from aligned.report.rules import Finding, Least, Outcome
 
@@ -59,11 +61,12 @@ BRIEF = {  # of each row of NUMBERS, without the kind of SAE: what is of interes
 }
 
 KEY = (
-    "SAEs are alike between seeds if the features of one are found again with another seed (PW-MCC). Those that were "
-    "watched in training had not quite settled at its end, and some aligned ones had hardly left their start, so this "
-    'is to be read with care: the page "Stability over seeds" says which. BatchTopK SAEs keep the largest '
-    "codes of a batch, k for each token in the mean; p-annealing is a penalty that comes closer to counting codes "
-    "while it trains."
+    "SAEs are alike between seeds if the alive features of one are found again with another seed (PW-MCC). Those that "
+    "were watched in training had not quite settled at its end, and features of some aligned ones were still nearer to "
+    "their own start than to their partners in the other seed, so this is to be read with care: the page "
+    '"Stability over seeds" says which. No SAE here was trained for longer, so what more training does to these '
+    "differences is not known. BatchTopK SAEs keep the largest codes of a batch, k for each token in the mean; "
+    "p-annealing is a penalty that comes closer to counting codes while it trains."
 )
 LEAD = ("CE recovered", "share of alive features")  # of BRIEF, those that the first screen names
 
@@ -81,7 +84,7 @@ def in_detail(found: Found) -> str:
 
 def in_brief(found: Found) -> str:
     """What alignment does to the cross-entropy and the alive features of ReLU SAEs, and of TopK SAEs: two sentences in
-    Markdown.
+    Markdown; and of which SAEs the first screen has to warn.
 
     A model counts as *as much* if all of the 95 % interval is smaller than the smallest effect of interest; else as
     *more* or *less* if the interval lies above or below 0; else it is open.
@@ -90,33 +93,33 @@ def in_brief(found: Found) -> str:
         found: `aligned.report.scorecard.findings`, by model.
     """
     effects = _effects(found)
-    ways = {
-        "from the small start of the paper's stack": "ReLU",
-        "from the same start with decoder rows of norm 1": "decoder",
-        "from rows of norm 1": "unit",
+    starts_of = {
+        "small": "from the small start of the paper's stack",
+        "decoder": "from this start with decoder rows of norm 1",
+        "unit": "from rows of norm 1",
     }
-    more = {"decoder": _in_place_of_the_small_start(found)}
-    relu = [
-        f"{start} they {said}{more.get(kind, '')}"
-        for start, kind in ways.items()
-        if (said := _said(effects, kind, LEAD))
-    ]
-    topk = [_said(effects, "TopK", LEAD), f"at another learning rate they {_said(effects, 'rate', LEAD)}"]
-    none = ["have not been compared yet"]
-    return (
-        f"**Aligned ReLU SAEs**, compared with standard ones at equal L0: {'; '.join(relu or none)}.\n\n"
-        f"**Aligned TopK SAEs**, compared likewise, {'; '.join(topk if all(topk) else none)}."
+    rates_of = {"TopK": "at the chosen learning rate", "rate": "at another one"}
+    none = "have not been compared yet"
+    relu, topk = (
+        "; they ".join(said for measure in LEAD if (said := _by_setting(effects, measure, settings))) or none
+        for settings in (starts_of, rates_of)
     )
+    sentences = (
+        f"**Aligned ReLU SAEs**, compared with standard ones at equal L0, {relu}.",
+        f"**Aligned TopK SAEs**, compared likewise, {topk}.",
+        with_care(found),
+    )
+    return "\n\n".join(filter(None, sentences))
 
 
-def _in_place_of_the_small_start(found: Iterable[str]) -> str:
-    """The two differences in CE recovered of each model, with decoder rows of norm 1 and from the small start."""
-    each = [
-        f"{of.unit_decoder[LEAD[0]].mean:+.4f} in place of {of.small[LEAD[0]].mean:+.4f} on {of.model}"
-        for of in map(starts, found)
-        if isinstance(of, Starts) and of.unit_decoder
-    ]
-    return f" (aligned minus standard in {LEAD[0]}: {', '.join(each)})"
+def _by_setting(effects: Mapping[str, Mapping[str, Interval]], measure: str, settings: Mapping[str, str]) -> str:
+    """What is known of one measure in each setting, the verb in front of the first."""
+    told: list[str] = []
+    for kind, where in settings.items():
+        if of := effects.get(f"{measure}, {kind}"):
+            verb, way, on = _counted(of, *BRIEF[measure])
+            told.append(f"{way if told else verb} {where} ({on})")
+    return listed(told) if told else ""
 
 
 def in_list(found: Found) -> str:
@@ -131,8 +134,8 @@ def in_list(found: Found) -> str:
         return f"they {_said(effects, kind) or 'have not been compared yet'}"
 
     lines = [
-        "- **Aligned ReLU SAEs**, compared with standard ones at equal L0:",
-        f"  - both from the small start of the paper's stack: {said('ReLU')};",
+        "- **Aligned ReLU SAEs**, compared with standard ones at equal L0, in the range that the starts share:",
+        f"  - both from the small start of the paper's stack: {said('small')};",
         f"  - both from this start, but with decoder rows of norm 1: {said('decoder')};",
         f"  - both from rows of norm 1, without a bias: {said('unit')};",
         f"  - each from the better of the first and the last of these starts: {said('best')}.",
@@ -155,6 +158,9 @@ def _effects(found: Found) -> dict[str, dict[str, Interval]]:
     other = [of for of in map(rates, found) if of]
     effects["CE recovered, best"] = {of.model: of.best for of in unit}
     for measure in BRIEF:
+        # at the sparsities that all starts have, if there are other starts
+        small = {of.model: of.small[measure] for of in unit if measure in of.small}
+        effects[f"{measure}, small"] = effects[f"{measure}, ReLU"] | small
         effects[f"{measure}, unit"] = {of.model: of.unit[measure] for of in unit if measure in of.unit}
         effects[f"{measure}, decoder"] = {of.model: d[measure] for of in unit if measure in (d := of.unit_decoder)}
         name = f"{measure}, TopK"
@@ -162,15 +168,18 @@ def _effects(found: Found) -> dict[str, dict[str, Interval]]:
     return effects
 
 
-def _said(effects: Mapping[str, Mapping[str, Interval]], kind: str, measures: Iterable[str] = BRIEF) -> str:
+def _said(effects: Mapping[str, Mapping[str, Interval]], kind: str) -> str:
     """What is known of one kind of SAE; nothing if nothing is."""
-    *most, last = [_counted(of, *BRIEF[m]) for m in measures if (of := effects.get(f"{m}, {kind}"))] or [""]
+    counted = [_counted(of, *BRIEF[m]) for m in BRIEF if (of := effects.get(f"{m}, {kind}"))]
+    *most, last = [f"{verb} ({on})" for verb, _, on in counted] or [""]
     comma = "," if len(most) > 1 else ""
     return f"{', '.join(most)}{comma} and {last}" if most else last
 
 
-def _counted(effects: Mapping[str, Interval], least: Least, says: str, more: str, less: str, alike: str) -> str:
-    """What most models show, on how many, and what the others do."""
+def _counted(
+    effects: Mapping[str, Interval], least: Least, says: str, more: str, less: str, alike: str
+) -> tuple[str, str, str]:
+    """What most models show, with its verb and in a word; and on how many, how large it is, and what the others do."""
     of: dict[str, list[str]] = {}
     for model, effect in effects.items():
         within = -least.size < effect.low and effect.high < least.size
@@ -178,9 +187,12 @@ def _counted(effects: Mapping[str, Interval], least: Least, says: str, more: str
         of.setdefault(way, []).append(model)
     lead = max(of, key=lambda way: (way != "open", len(of[way])))
     rest = [f"{way} on {', '.join(on)}" for way, on in of.items() if way != lead]
-    start = f"are not shown to {says.format(f'{more} or {less}')}" if lead == "open" else says.format(lead)
+    verb = f"are not shown to {says.format(f'{more} or {less}')}" if lead == "open" else says.format(lead)
     on = f"on {len(of[lead])} of {len(effects)} models" if len(effects) > 1 else f"on {of[lead][0]}"
-    return f"{start} ({'; '.join([on, *rest])})"
+    if lead in (more, less):
+        sizes = sorted(f"{abs(effects[model].mean):.3f}" for model in of[lead])
+        on += f", by {' to '.join(dict.fromkeys((sizes[0], sizes[-1])))}"
+    return verb, lead, "; ".join([on, *rest])
 
 
 def in_words(found: Found) -> str:

@@ -124,7 +124,8 @@ def of_parts(
         NothingPublished: the plan has none of these parts, or none of their records is published yet; says what would
             make them.
     """
-    there = {part: PLANS[model].parts[part] for part in parts if part in PLANS[model].parts}
+    planned_of = PLANS[model].parts if model in PLANS else {}
+    there = {part: planned_of[part] for part in parts if part in planned_of}
     if not there:
         raise NothingPublished(f"the plan of {model} has no part {' or '.join(parts)}")
     (size,) = {dict(part.measures)[measure] for part in there.values()}

@@ -225,6 +225,7 @@ class Finding:
         claim: what the claim says, in Markdown.
         asked: where, and of which SAEs, its rule was asked.
         so_far: how many SAEs are published, where some are not yet.
+        alone: the kinds of SAE of which its rule was asked, where the claim speaks of more.
     """
 
     verdict: Verdict
@@ -240,14 +241,15 @@ class Finding:
     claim: str = ""
     asked: str = ""
     so_far: str = ""
+    alone: str = ""
 
     @property
     def short(self) -> str:
-        """The verdict; and where the cases do not agree, one goes the other way round, or some are not published yet,
-        what became of each."""
+        """The verdict; and where the cases do not agree, one goes the other way round, or some are not published yet or
+        not asked of, what became of each."""
         words = {"shown": "shown", "excluded": "excluded", "reversed": "the other way round", "open": "open"}
         there = {words[state]: cases for state, cases in self._cases.items()}
-        if len(there) == 1 and words["reversed"] not in there and not self.so_far:
+        if len(there) == 1 and words["reversed"] not in there and not (self.so_far or self.alone):
             return self.verdict
         names = {word: ", ".join(case.replace(", ", " ") for case in cases) for word, cases in there.items()}
         each = "; ".join(f"{word}: {of}" if of else word for word, of in names.items())

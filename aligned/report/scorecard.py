@@ -82,19 +82,26 @@ class Claim:
             if len(whole) and not (judged := self.rule(whole, constraint)).reason:
                 finding, table = judged, whole
                 so_far += f", too few of {listed(few)} to judge"
-        return replace(finding, claim=self._quoted, asked=self._asked(table, constraint), so_far=so_far)
+        alone, asked = self._alone(table), self._asked(table, constraint)
+        return replace(finding, claim=self._quoted, asked=asked, so_far=so_far, alone=alone)
 
     @property
     def _quoted(self) -> str:
         return f"**{self.name}.** *{self.statement}*"
+
+    def _alone(self, table: pd.DataFrame) -> str:
+        """The kinds of SAE that are there, if the claim speaks of others, too."""
+        of = list(table.activation.unique()) if "activation" in table else []
+        speaks = set(of) & set(self.activations or of)
+        return listed(of) if speaks and not set(self.activations or self.every) <= set(of) else ""
 
     def _asked(self, table: pd.DataFrame, constraint: str) -> str:
         of = list(table.activation.unique()) if "activation" in table else []
         parts = [f"on {listed(table.model.unique())}"] if "model" in table else []
         if not set(of) & set(self.activations or of):
             parts.append(f"asked of {listed(of)} SAEs, of which the claim does not speak")
-        elif not set(self.activations or self.every) <= set(of):
-            parts.append(f"asked of {listed(of)} SAEs alone")
+        elif alone := self._alone(table):
+            parts.append(f"asked of {alone} SAEs alone")
         if constraint != ALIGNED:
             parts.append(f"with `{constraint}` as the constraint")
         said = ", ".join(parts)
@@ -298,7 +305,7 @@ def table(found: dict[str, Finding]) -> str:
     rows = []
     for name, finding in found.items():
         claim = CLAIMS[name]
-        rests = "; ".join(filter(None, (finding.sample, finding.so_far))) if finding.outcomes else finding.reason
+        rests = "; ".join([finding.sample, *_rests_on(finding)]) if finding.outcomes else finding.reason
         told = (
             f"<a href='{claim.page}.html'>{name}</a> {html.escape(claim.statement)} "
             f"<strong>{finding.verdict}</strong> ({html.escape(rests)})"
@@ -312,8 +319,14 @@ def table(found: dict[str, Finding]) -> str:
 
 
 def _told(finding: Finding) -> str:
-    """The verdict in short; where records are missing, how many SAEs it rests on."""
-    return f"{finding.short}; {finding.so_far}" if finding.so_far and not finding.reason else finding.short
+    """The verdict in short; where it rests on fewer SAEs than it might, on which."""
+    return "; ".join([finding.short, *([] if finding.reason else _rests_on(finding))])
+
+
+def _rests_on(finding: Finding) -> list[str]:
+    """How many SAEs are published, where some are not; which kinds there are, where the claim speaks of more."""
+    alone = finding.alone and f"asked of {finding.alone} alone"
+    return list(filter(None, (finding.so_far, alone)))
 
 
 NOT_EVERY = (
@@ -378,15 +391,13 @@ def forest(ax: Axes, found: dict[str, Finding], rows: list[tuple[str, str]] | No
     for name, finding, outcome in drawn:
         height = rows.index((name, outcome.name))
         size, colour = outcome.least.size, COLOURS[outcome.state]
-        mean, low, high = (value / size for value in (outcome.effect.mean, outcome.effect.low, outcome.effect.high))
-        ends = [min(max(value, -FURTHEST), FURTHEST) for value in (low, high)]
-        ax.plot(ends, [height, height], color=colour, linewidth=3, alpha=0.6, solid_capstyle="butt")
-        if judged := outcome.judged:
-            wider = [min(max(value / size, -FURTHEST), FURTHEST) for value in (judged.low, judged.high)]
-            ax.plot(wider, [height, height], color=colour, linewidth=0.8, alpha=0.6)
-        if low < -FURTHEST:
+        mean, widest = outcome.effect.mean / size, outcome.judged or outcome.effect
+        for of, width in ((outcome.effect, 3.0), (widest, 0.8)):
+            ends = [min(max(value / size, -FURTHEST), FURTHEST) for value in (of.low, of.high)]
+            ax.plot(ends, [height, height], color=colour, linewidth=width, alpha=0.6, solid_capstyle="butt")
+        if widest.low / size < -FURTHEST:
             ax.plot(-FURTHEST, height, "<", color=colour, markersize=5, clip_on=False)
-        if high > FURTHEST:
+        if widest.high / size > FURTHEST:
             ax.plot(FURTHEST, height, ">", color=colour, markersize=5, clip_on=False)
         if abs(mean) <= FURTHEST:
             ax.plot(mean, height, "o", color=colour)
@@ -394,7 +405,7 @@ def forest(ax: Axes, found: dict[str, Finding], rows: list[tuple[str, str]] | No
             where = ax.get_yaxis_transform()
             beyond = (8, 0)  # points: the arrows end before that, however narrow the panel is
             ax.annotate(
-                f"{finding.verdict}{' so far' * bool(finding.so_far)}",
+                f"{finding.verdict}{' so far' * bool(_rests_on(finding))}",
                 (1, height),
                 beyond,
                 where,

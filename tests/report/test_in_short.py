@@ -48,7 +48,7 @@ def test_the_sentences_say_what_most_models_show_and_name_the_others(monkeypatch
     of_unit = {"CE recovered": Interval(0.02, 0.01, 0.03, 3), "share of alive features": alike}
     less = Interval(-0.1, -0.2, -0.05, 3)
     of_decoder = {"CE recovered": less}
-    both = {"up": Starts("up", of_unit, of_unit, (alike, alike), alike, 1.0, "undecided", "holds", of_decoder)}
+    both = {"up": Starts("up", {}, of_unit, (alike, alike), alike, 1.0, "undecided", "holds", of_decoder)}
     at_other = {"up": Rates("up", 0.1, 0.2, {"share of alive features, TopK": less}, {})}
     monkeypatch.setattr(in_short, "starts", lambda model: both.get(model, "not published"))
     monkeypatch.setattr(in_short, "rates", at_other.get)
@@ -67,20 +67,22 @@ def test_the_sentences_say_what_most_models_show_and_name_the_others(monkeypatch
     found = {name: UNTESTED | {"C4": finding} for name, finding in of.items()}
     brief = in_short.in_list(found)
     _, small, decoder, unit, best, _, chosen, other, *others = brief.splitlines()
-    said = "keep more features alive (on 2 of 5 models; fewer on down; as many on alike; open on open);"
+    said = "keep more features alive (on 2 of 5 models, by 0.100; fewer on down; as many on alike; open on open);"
     assert small.endswith(said)
-    assert decoder.endswith("with decoder rows of norm 1: they recover less cross-entropy (on up);")
-    assert unit.endswith("they recover more cross-entropy (on up) and keep as many features alive (on up);")
+    assert decoder.endswith("with decoder rows of norm 1: they recover less cross-entropy (on up, by 0.100);")
+    assert unit.endswith("they recover more cross-entropy (on up, by 0.020) and keep as many features alive (on up);")
     assert best.endswith("they recover as much cross-entropy (on up).")
     assert "have not been compared" in chosen
-    assert other.endswith("they keep fewer features alive (on up).")
+    assert other.endswith("they keep fewer features alive (on up, by 0.100).")
     relu, _, topk = in_short.in_brief(found).splitlines()
-    assert "from the same start with decoder rows of norm 1 they recover less cross-entropy (on up) (aligned" in relu
-    assert "(aligned minus standard in CE recovered: -0.1000 in place of +0.0200 on up); from rows of norm 1" in relu
-    assert (
-        "from rows of norm 1 they recover more cross-entropy (on up) and keep as many features alive (on up)." in relu
+    assert relu.endswith(
+        "at equal L0, recover less cross-entropy from this start with decoder rows of norm 1 (on up, by 0.100) and "
+        "more from rows of norm 1 (on up, by 0.020); they keep more features alive from the small start of the paper's "
+        "stack (on 2 of 5 models, by 0.100; fewer on down; as many on alike; open on open) and as many from rows of "
+        "norm 1 (on up)."
     )
-    assert topk.endswith("have not been compared yet.")
+    assert topk.endswith("compared likewise, keep fewer features alive at another one (on up, by 0.100).")
+    assert in_short.in_brief({"other": UNTESTED}).count("have not been compared yet.") == 2
     assert [line.partition("SAEs")[0] for line in others] == ["- **Aligned BatchTopK ", "- **Aligned "]
 
 

@@ -86,6 +86,20 @@ def test_every_claim_is_decided_from_records_of_the_published_grid(place: Path, 
     }
 
 
+def test_a_verdict_says_where_it_rests_on_fewer_kinds_of_sae_than_the_claim_names() -> None:
+    some, every = (
+        scorecard.CLAIMS["C11"].judge(page(*kinds)) for kinds in (("topk",), ("topk", "batchtopk", "p_anneal"))
+    )
+    assert (some.alone, every.alone) == ("topk", "")
+    of = {name: replace(some, verdict="not testable here") for name in scorecard.CLAIMS} | {"C11": some}
+    assert "; asked of topk alone)" in scorecard.table(of)
+    assert "; asked of topk alone</td>" in scorecard.by_model({"embedded": of})
+    assert (
+        "asked of"
+        not in scorecard.by_model({"embedded": of | {"C11": every}}).partition("C11")[2].partition("</tr>")[0]
+    )
+
+
 def test_a_real_model_has_its_column_and_its_section(place: Path) -> None:
     model = "gemma-3-270m"
     assert results.facets(["relu"]) == {}

@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING
 from aligned.checks import listed
 from aligned.evals.intervals import interval
 from aligned.report import claims
-from aligned.report.answers.words import LEASTS, became
+from aligned.report.answers.words import LEASTS, became, gone
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-CAUSES = {  # of a setting, its words in a sentence, and what it looks at
-    "init unit": ("from rows of norm 1", "the start"),
-    "init small_encoder": ("from the small start with decoder rows of norm 1", "the first step"),
-    "center True": ("with the mean subtracted", "the mean"),
+CAUSES = {  # of a setting, its words in a sentence, what it looks at, and what is done
+    "init unit": ("from rows of norm 1", "the start", "with the other start"),
+    "init small_encoder": (
+        "from the small start with decoder rows of norm 1",
+        "the first step",
+        "without the first step",
+    ),
+    "center True": ("with the mean subtracted", "the mean", "without the mean"),
 }
+ALONE = "Each of these was changed alone. They may take away the same part, so shares do not add up."
 
 
 def of_settings(here: pd.DataFrame, settings: Mapping[str, pd.DataFrame], constraint: str = "projected") -> str:
@@ -41,7 +46,7 @@ def of_settings(here: pd.DataFrame, settings: Mapping[str, pd.DataFrame], constr
         for metric, least in LEASTS.items():
             try:
                 first = claims.difference(rows, metric, ("none", constraint))
-                told = {name: _told(rows, other, metric, constraint) for name, other in of_setting.items()}
+                told = {name: _told(name, rows, other, metric, constraint) for name, other in of_setting.items()}
             except ValueError as error:
                 lines.append(f"- {activation}, {least.of}: can't be said ({error})")
                 continue
@@ -52,10 +57,11 @@ def of_settings(here: pd.DataFrame, settings: Mapping[str, pd.DataFrame], constr
         return "\n".join(lines)
     whose = f"Aligned minus standard (`{constraint}`), and how much another setting of both arms changes it:"
     asked = "**The constraint, the start, its first step, or the mean?**"
-    return "\n\n".join((whose, "\n".join(lines), asked, "\n".join(answers)))
+    alone = [ALONE] if any(" is gone" in answer for answer in answers) else []
+    return "\n\n".join((whose, "\n".join(lines), asked, "\n".join(answers), *alone))
 
 
-def _told(before: pd.DataFrame, after: pd.DataFrame, metric: str, constraint: str) -> tuple[str, str, str]:
+def _told(name: str, before: pd.DataFrame, after: pd.DataFrame, metric: str, constraint: str) -> tuple[str, str, str]:
     """What becomes of a difference in another setting, in words; what the setting does to it; the new difference in a
     word."""
     arms, least = ("none", constraint), LEASTS[metric]
@@ -64,15 +70,17 @@ def _told(before: pd.DataFrame, after: pd.DataFrame, metric: str, constraint: st
     each = (means[1] - means[0]).dropna()
     change = interval(each.to_numpy())
     moved = became(change, least)
+    _, cause, without = CAUSES[name]
     if moved == "open":
-        does = "may matter or not"
+        does = f"{cause} may matter or not"
     elif moved not in ("more", "less") or (first == second and first not in ("more", "less")):
-        does = "hardly matters"
+        does = f"{cause} hardly matters"
     elif first != second:
-        does = "matters" if second == "open" else "decides"
+        does = f"{cause} {'matters' if second == 'open' else 'decides'}"
+    elif abs(means[1].mean()) < abs(means[0].mean()):
+        does = f"{without} {gone(before, after, metric, arms)} of it is gone"
     else:
-        share = 1 - means[1].mean() / means[0].mean()
-        does = f"brings {share:.0%} of it" if share > 0 else "hides a part of it"
+        does = f"{cause} hides a part of it"
     return f"{second} (a change of {change})", does, second
 
 
@@ -82,7 +90,7 @@ def _answer(first: str, told: Mapping[str, tuple[str, str, str]]) -> str:
         also = [CAUSES[name][0] for name, (_, _, second) in told.items() if second == first]
         so = f", also {listed(also)}" if also else ""
         return f"whether there is one is open{so}." if first == "open" else f"none to explain, it is {first}{so}."
-    said = [f"{CAUSES[name][1]} {does}" for name, (_, does, _) in told.items()]
+    said = [does for _, does, _ in told.values()]
     if "init unit" in told:
         said.append(
             f"from rows of norm 1, where both arms start with the same weights, the difference is: "

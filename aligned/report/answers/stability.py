@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from aligned.checks import listed
 from aligned.report import claims
 from aligned.report.answers.words import became
+from aligned.report.results import facets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,12 +72,7 @@ def as_alike_as_random(pairs: Mapping[str, pd.DataFrame]) -> str:
     Args:
         pairs: by name, from `aligned.records(..., measure="stability")`.
     """
-    alike = [
-        f"{claims.label(arm)} {name}"
-        for name, rows in pairs.items()
-        for arm, of in rows.groupby("constraint", sort=False)
-        if of.pw_mcc_alive.mean() - of.pw_mcc_start.mean() < claims.STABILITY.size
-    ]
+    alike = _at_chance(pairs)
     if not alike:
         return "None of these SAEs is so near to that line."
     return (
@@ -84,3 +80,26 @@ def as_alike_as_random(pairs: Mapping[str, pd.DataFrame]) -> str:
         "have no more in common than random dictionaries, whether their features stayed near the start or went apart. "
         "They may not be trained long enough, and a difference from them says little of the constraint."
     )
+
+
+def with_care(models: Iterable[str]) -> str:
+    """The same of the published ReLU and TopK SAEs of some language models, for a page that shows other measures; ""
+    where there are none."""
+    pairs = facets(("relu", "topk"), "stability", models)
+    alike = _at_chance({f"{activation} SAEs on {model}": rows for (activation, model), rows in pairs.items()})
+    if not alike:
+        return ""
+    return (
+        f"**With care:** two seeds of the {listed(alike)} have no more in common than random dictionaries (PW-MCC), so "
+        "what sets these SAEs apart, by any measure, says little of the constraint."
+    )
+
+
+def _at_chance(pairs: Mapping[str, pd.DataFrame]) -> list[str]:
+    """The arms whose PW-MCC is less than the smallest effect of interest above that of random starts."""
+    return [
+        f"{claims.label(arm)} {name}"
+        for name, rows in pairs.items()
+        for arm, of in rows.groupby("constraint", sort=False)
+        if of.pw_mcc_alive.mean() - of.pw_mcc_start.mean() < claims.STABILITY.size
+    ]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from aligned.checks import listed
 from aligned.evals.intervals import Interval
 from aligned.report import claims
-from aligned.report.answers.words import became
+from aligned.report.answers.stability import with_care
+from aligned.report.answers.words import became, gone
 from aligned.report.published import ARMS
 from aligned.report.results import NothingPublished, of_parts
 
@@ -35,6 +36,7 @@ class Starts:
     more: str  # C2's
     # aligned minus standard from the small start with decoder rows of norm 1; empty where that is not published
     unit_decoder: dict[str, Interval] = field(default_factory=dict)
+    gone: str = ""  # the share of the difference in CE recovered that is gone then
 
     @property
     def matters(self) -> bool:
@@ -64,15 +66,17 @@ def starts(model: str) -> Starts | str:
             return f"Of {model} too few SAEs with another start are published yet."
         return f"On {model} this can't be said: {error}."
     of_decoder: dict[str, Interval] = {}
+    share = ""
     with suppress(NothingPublished, ValueError):
         of = _relu(of_parts(model, "first_step"))
         if set(of.sparsity) == set(small.sparsity):
             of_decoder = {name: claims.difference(of, column, ARMS) for name, column in columns.items()}
+            share = gone(small, of, columns[MEASURE], ARMS)
             pairs = claims.with_l0(_relu(of_parts(model, "first_step", measure="stability")), of)
             of_decoder[ALIKE] = claims.difference(pairs, "pw_mcc_alive", ARMS)
     alive = float(unit[unit.constraint == "none"].alive.mean())
     two_kinds, more = claims.bimodal(scores).verdict, claims.recovers_more(unit).verdict
-    return Starts(model, of_small, of_unit, moved, best, alive, two_kinds, more, of_decoder)
+    return Starts(model, of_small, of_unit, moved, best, alive, two_kinds, more, of_decoder, share)
 
 
 def _relu(records: pd.DataFrame) -> pd.DataFrame:
@@ -104,8 +108,8 @@ def of_the_start(models: Iterable[str]) -> str:
     verdict = "; ".join(f"C1 *{o.two_kinds}* and C2 *{o.more}* on {o.model}" for o in known)
     said.append(
         "The claims are judged on ReLU SAEs with the small start of the paper's stack: rows of norm 0.1 and a random "
-        "bias. The last start has rows of norm 1 and no bias. Alive among the features of standard SAEs from rows of "
-        f"norm 1 are {alive}; where nearly all are, alignment has none to save. The rules of C1 "
+        "bias. The last start has rows of norm 1 and no bias. Of the features of standard SAEs from rows of norm 1, "
+        f"{alive} are alive on the held-out text; where nearly all are, alignment has none to save. The rules of C1 "
         "(two kinds of scores) and of C2 (more cross-entropy), applied to ReLU SAEs from rows of norm 1, say: "
         f"{verdict}."
     )
@@ -126,7 +130,8 @@ def of_the_start(models: Iterable[str]) -> str:
         "rows of norm 1, no bias |\n|---|---|---|---|"
     )
     first = of_the_first_step(known)
-    paragraphs = (" ".join(filter(None, said)), "\n".join([head, *rows]), _which_arm(known), first)
+    care = with_care([o.model for o in known])
+    paragraphs = (" ".join(filter(None, said)), "\n".join([head, *rows]), _which_arm(known), first, care)
     return "\n\n".join(filter(None, paragraphs))
 
 
@@ -151,7 +156,7 @@ def alike(models: Iterable[str]) -> str:
     each = ", ".join(f"{effects[ALIKE]} on {model}" for model, effects in of.items() if ALIKE in effects)
     return each and (
         "The published ReLU SAEs of this page have the start `small`. From this start with decoder rows of norm 1, the "
-        f"difference between aligned (`projected`) and standard ones is {each} ({{doc}}`is_it_the_constraint` says "
+        f'difference between aligned (`projected`) and standard ones is {each} (the page "Is it the constraint?" says '
         "what these starts are)."
     )
 
@@ -161,7 +166,7 @@ def of_the_first_step(starts: Iterable[Starts | str]) -> str:
     nothing where that is not published."""
     each = [
         f"On {o.model} aligned SAEs then recover {_beside(o.unit_decoder[MEASURE])}, {o.unit_decoder[MEASURE]} in "
-        f"place of {o.small[MEASURE]}{_brought(o.small[MEASURE], o.unit_decoder[MEASURE])}."
+        f"place of {o.small[MEASURE]}{_brought(o)}."
         for o in starts
         if isinstance(o, Starts) and o.unit_decoder
     ]
@@ -172,21 +177,23 @@ def of_the_first_step(starts: Iterable[Starts | str]) -> str:
         "our formula its encoder rows begin 10 long. The first step of training scales decoder rows to norm 1, after "
         "which encoder rows are about 1 long. Only this step differs from that of SAEs whose decoder rows have norm 1 "
         "from the beginning, and the paper's code may do it otherwise. Such SAEs were trained, too, with all else as "
-        f"in the small start. {' '.join(each)}"
+        f"in the small start. {' '.join(each)} This step was left out alone. Other changes may take away the "
+        'same part of a loss, so such shares do not add up: the page "Is it the constraint?" has the others.'
     )
 
 
-def _brought(loss: Interval, after: Interval) -> str:
+def _brought(of: Starts) -> str:
     """What the first step has to do with a loss, as the end of a sentence."""
+    loss, after = of.small[MEASURE], of.unit_decoder[MEASURE]
     if loss.high >= 0:
         return ""
     says = became(after, claims.RECOVERED)
     if says == "open":
         return ": whether a part of the loss is left is open"
     if says != "less":
-        return ": the first step brings the loss"
+        return ": without this step the loss is gone"
     if after.low > loss.high:
-        return f": the first step brings {1 - after.mean / loss.mean:.0%} of the loss"
+        return f": without this step {of.gone} of the loss is gone"
     return ": the loss is left"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from aligned.evals.intervals import Interval
+from aligned.evals.intervals import Interval, interval
 from aligned.report import claims
 from aligned.report.rules import Least
 
@@ -25,6 +25,19 @@ def became(effect: Interval | str, least: Least) -> str:
     if effect.low <= 0 <= effect.high:
         return "open"
     return "more" if effect.low > 0 else "less"
+
+
+def gone(before: pd.DataFrame, after: pd.DataFrame, metric: str, arms: tuple[str, str]) -> str:
+    """The share of a difference between two arms that is gone in another setting of both, with its 95 % interval over
+    seeds.
+
+    Args:
+        before, after: records in the two settings.
+        metric, arms: as for `aligned.report.claims.at_equal_l0`.
+    """
+    was, is_now = (claims.at_equal_l0(of, metric, arms).groupby("seed").difference.mean() for of in (before, after))
+    share = interval((1 - is_now / was).dropna().to_numpy())
+    return f"{share.mean:.0%} [{share.low:.0%}, {share.high:.0%}]"
 
 
 def in_words(tables: Mapping[str, pd.DataFrame], metric: str, arms: tuple[str, str]) -> str:

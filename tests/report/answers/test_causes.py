@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aligned.report.answers.causes import of_settings
+from aligned.report.answers.causes import ALONE, of_settings
 from tests.report.answers.arms import LESS, MORE, of_arms
 
 
@@ -15,7 +15,7 @@ from tests.report.answers.arms import LESS, MORE, of_arms
         (
             LESS,
             (-0.010, -0.011, -0.012),
-            ("the start hardly matters; the mean brings 48% of it", "the difference is: less ("),
+            ("the start hardly matters; without the mean 48% [42%, 53%] of it is gone", "the difference is: less ("),
         ),
         (
             (-0.2, 0.0, 0.2),
@@ -32,9 +32,11 @@ from tests.report.answers.arms import LESS, MORE, of_arms
 def test_what_decides_a_difference_follows_from_how_it_changes(
     unit: tuple[float, ...], centred: tuple[float, ...], says: tuple[str, str]
 ) -> None:
-    told = of_settings(of_arms(*LESS), {"init unit": of_arms(*unit), "center True": of_arms(*centred)})
+    whole = told = of_settings(of_arms(*LESS), {"init unit": of_arms(*unit), "center True": of_arms(*centred)})
     assert "topk, CE recovered: less as above; " in told
+    told, _, _ = told.partition(f"\n\n{ALONE}")
     *_, answer, of_alive = told.splitlines()
+    assert (f"\n\n{ALONE}" in whole) is (" is gone" in answer)
     assert (
         of_alive == "- topk, the share of alive features: none to explain, it is the same within 0.01, also from "
         "rows of norm 1 and with the mean subtracted."

@@ -37,9 +37,17 @@ def test_whether_training_was_long_enough_is_said(end: float, own: float, rises:
     assert ("have not converged" in told) is not converged
 
 
+PAIRS = pd.DataFrame({"constraint": ["none", "projected"], "pw_mcc_alive": [0.4, 0.15], "pw_mcc_start": [0.14, 0.14]})
+
+
 def test_saes_that_are_as_alike_as_their_starts_are_named() -> None:
-    pairs = pd.DataFrame(
-        {"constraint": ["none", "projected"], "pw_mcc_alive": [0.4, 0.15], "pw_mcc_start": [0.14, 0.14]}
-    )
-    assert "So it is with aligned relu, m: less than 0.02" in stability.as_alike_as_random({"relu, m": pairs})
-    assert "None of these SAEs" in stability.as_alike_as_random({"relu, m": pairs[:1]})
+    assert "So it is with aligned relu, m: less than 0.02" in stability.as_alike_as_random({"relu, m": PAIRS})
+    assert "None of these SAEs" in stability.as_alike_as_random({"relu, m": PAIRS[:1]})
+
+
+def test_a_page_of_other_measures_names_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    of = {("relu", "m"): PAIRS, ("topk", "m"): PAIRS[:1]}
+    monkeypatch.setattr(stability, "facets", lambda *_: of)
+    assert "two seeds of the aligned relu SAEs on m have no more in common than random" in stability.with_care("m")
+    del of["relu", "m"]
+    assert stability.with_care("m") == ""

@@ -83,16 +83,17 @@ def test_a_gain_that_is_shown_and_small_is_called_so(effect: Interval, says: str
             Interval(0.001, -0.001, 0.003, 3),
             "as much as standard ones (the same within 0.005), +0.0010 [-0.0010, +0.0030]",
         ),
-        (Interval(0.001, -0.001, 0.003, 3), "-0.0100]: the first step brings the loss."),
-        (Interval(0.02, 0.01, 0.03, 3), "-0.0100]: the first step brings the loss."),
-        (Interval(-0.007, -0.008, -0.006, 3), "-0.0100]: the first step brings 65% of the loss."),
+        (Interval(0.001, -0.001, 0.003, 3), "-0.0100]: without this step the loss is gone."),
+        (Interval(0.02, 0.01, 0.03, 3), "-0.0100]: without this step the loss is gone."),
+        (Interval(-0.007, -0.008, -0.006, 3), "-0.0100]: without this step 65% [60%, 70%] of the loss is gone."),
         (Interval(-0.02, -0.03, -0.01, 3), "-0.0100]: the loss is left."),
         (Interval(0.0, -0.03, 0.03, 3), "-0.0100]: whether a part of the loss is left is open."),
     ],
 )
 def test_what_the_first_step_brings_is_told(after: Interval, says: str) -> None:
     loss = Interval(-0.02, -0.03, -0.01, 3)
-    of = starts.Starts("m", {"CE recovered": loss}, {}, (loss, loss), loss, 1.0, "", "", {"CE recovered": after})
+    both = {"CE recovered": loss}, {}, (loss, loss), loss, 1.0, "", "", {"CE recovered": after}
+    of = starts.Starts("m", *both, "65% [60%, 70%]")
     other = starts.Starts("n", {"CE recovered": loss}, {}, (loss, loss), loss, 1.0, "", "")
     told = starts.of_the_first_step([of, other, "Of another model nothing is published."])
     assert says in told
@@ -103,7 +104,7 @@ def test_what_the_first_step_brings_is_told(after: Interval, says: str) -> None:
 def test_without_a_loss_the_first_step_brings_none() -> None:
     gain = Interval(0.02, 0.01, 0.03, 3)
     of = starts.Starts("m", {"CE recovered": gain}, {}, (gain, gain), gain, 1.0, "", "", {"CE recovered": gain})
-    assert starts.of_the_first_step([of]).endswith("in place of +0.0200 [+0.0100, +0.0300].")
+    assert starts.of_the_first_step([of]).count("in place of +0.0200 [+0.0100, +0.0300]. ") == 1
 
 
 def test_a_page_of_the_small_start_tells_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
