@@ -87,7 +87,8 @@ def rerun(notebook: str, parameter: Pairs, preset: str, out: Path | None, figure
                 done = reruns.page_with(page, values, out, preset, sys.stderr)
             else:
                 try:
-                    done = reruns.rerun(page, out / page.name if every else out, values, sys.stderr)
+                    above = reruns.banner(page, {} if every else values, preset)
+                    done = reruns.rerun(page, out / page.name if every else out, values, sys.stderr, above=above)
                 except NothingPublished as error:  # of all pages, the others can still be drawn
                     if not every:
                         raise

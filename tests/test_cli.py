@@ -65,6 +65,16 @@ def test_a_figure_is_drawn_with_the_parameters_that_are_given(
     assert 'width="8"' in (tmp_path / "f.svg").read_text()
 
 
+def test_a_notebook_that_was_made_again_says_so_under_its_title(tmp_path: Path) -> None:
+    out = tmp_path / "mine.ipynb"
+    assert main(["rerun", "geometry", "--preset", "smoke", "-p", "angle_v", "100", "-o", str(out)]) == 0
+    first = nbformat.read(out, 4).cells[0].source.splitlines()
+    assert first[0].startswith("# ")
+    assert first[2].startswith("> The page geometry was made again with ")
+    assert "angle_v = 100.0" in first[2]
+    assert first[2].endswith("to try the program: the numbers mean nothing.")
+
+
 def test_all_notebooks_take_a_parameter_where_they_have_it() -> None:
     work = chosen("", {"d_sae": 128}, "smoke")
     values = {page.stem: given.get("d_sae") for page, given in work.items()}

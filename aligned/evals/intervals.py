@@ -26,7 +26,13 @@ class Interval:
         return Interval(-self.mean, -self.high, -self.low, self.seeds)
 
     def __str__(self) -> str:
-        return f"{self.mean:+z.4f} [{self.low:+z.4f}, {self.high:+z.4f}]"
+        return f"{_digits(self.mean)} [{_digits(self.low)}, {_digits(self.high)}]"
+
+
+def _digits(value: float) -> str:
+    """Four digits; more, where there would be nothing but zeros, and the sign would say all."""
+    digits = next((digits for digits in (4, 5, 6) if round(value, digits)), 4)
+    return f"{value:+z.{digits}f}"
 
 
 def interval(values: Float[np.ndarray, " seeds"], level: float = LEVEL) -> Interval:

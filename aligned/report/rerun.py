@@ -71,7 +71,8 @@ def described(notebook: Path, given: Mapping[str, Any]) -> list[str]:
         of_type = "any type" if known[name] is None else kind(known[name])
         lines.append(f"  {name} = {value!r}{changed}  [{of_type}]{words and f': {words}'}")
     lines += [f"It asks for {said}."] if (said := ahead(notebook, given)) else []
-    return [*lines, "Nothing was run; -o mine.ipynb runs it with these."]
+    these = "runs it with these" if known else "runs it; it takes no parameters"
+    return [*lines, f"Nothing was run; -o mine.ipynb {these}."]
 
 
 def checked(notebook: Path, given: Mapping[str, Any]) -> Parameters:
@@ -96,7 +97,7 @@ def checked(notebook: Path, given: Mapping[str, Any]) -> Parameters:
         except TypeError as error:
             kinds.append(str(error))
     if wrong:
-        wrong[-1] += f"; it has {', '.join(known)}" if known else ", for no cell of it has the tag `parameters`"
+        wrong[-1] += f"; it has {', '.join(known)}" if known else ": it takes none (no cell has the tag `parameters`)"
     if found:
         wrong += problems(notebook.stem, known, found)
     if errors := [*wrong, *kinds]:
@@ -112,8 +113,28 @@ def ahead(notebook: Path, given: Mapping[str, Any]) -> str:
     return wanted.ahead(notebook.stem, parameters(notebook) | dict(given))
 
 
+def banner(notebook: Path, given: Mapping[str, Any], preset: str = "") -> str:
+    """What a page says that was made again: with what, and whether its numbers mean anything.
+
+    Args:
+        notebook: the page.
+        given: its parameters, where they are not those of the book.
+        preset: the preset whose values are among them.
+    """
+    from aligned.report import book
+
+    made = ", ".join(f"{name} = {value!r}" for name, value in given.items())
+    again = made and f"The page {notebook.stem} was made again with {made}."  # the others are those of the book
+    return " ".join(filter(None, (again, book.note(preset))))
+
+
 def rerun(
-    notebook: Path, out: Path, given: Mapping[str, Any], watched: TextIO | None = None, beside: Path | None = None
+    notebook: Path,
+    out: Path,
+    given: Mapping[str, Any],
+    watched: TextIO | None = None,
+    beside: Path | None = None,
+    above: str = "",
 ) -> Path:
     """Execute a notebook with parameters into `out`, which is written only when every cell has run.
 
@@ -126,6 +147,7 @@ def rerun(
         watched: where to show, while it runs, which cell has been reached and what the cells print: what is trained,
             with the time left.
         beside: the folder in which `failed/` is made; by default that of `out`.
+        above: a sentence to put under the page's title.
 
     Raises:
         ValueError, TypeError: see `checked`.
@@ -164,7 +186,7 @@ def rerun(
             raise RuntimeError(
                 f"{notebook.stem}: {error.ename}: {error.evalue} (what ran is kept in {failed})"
             ) from error
-        _forget_where_it_ran(running)
+        _tidied(running, above)
         with in_one_move(out) as beside:
             shutil.copy(running, beside)
     return out
@@ -232,19 +254,26 @@ def page_with(
         raise ValueError(f"{notebook} is no page of the book: give -o {out.with_suffix('.ipynb')}")
     check_place(out)
     book.check_free(book.files_of(out))
-    made = ", ".join(f"{name} = {value!r}" for name, value in given.items())
-    again = made and f"The page {notebook.stem} was made again with {made}."  # the others are those of the book
-    banner = " ".join(filter(None, (again, book.note(preset))))
     with TemporaryDirectory() as place:
-        return book.page(rerun(notebook, Path(place) / notebook.name, given, watched, out.parent), out, banner)
+        return book.page(
+            rerun(notebook, Path(place) / notebook.name, given, watched, out.parent),
+            out,
+            banner(notebook, given, preset),
+        )
 
 
-def _forget_where_it_ran(notebook: Path) -> None:
+def _tidied(notebook: Path, above: str) -> None:
     """Take out papermill's own records and what went to stderr, progress bars and libraries' warnings: paths of the
-    machine, and times that make every rerun differ."""
+    machine, and times that make every rerun differ. Put a sentence under the page's title."""
     import nbformat
 
     nb = nbformat.read(notebook, 4)
+    if above:
+        title, _, rest = nb.cells[0].source.partition("\n") if nb.cells[0].cell_type == "markdown" else ("", "", "")
+        if title.startswith("# "):
+            nb.cells[0].source = f"{title}\n\n> {above}\n{rest}"
+        else:
+            nb.cells.insert(0, nbformat.v4.new_markdown_cell(f"> {above}"))
     for part in (nb, *nb.cells):
         part.metadata.pop("papermill", None)
         part.metadata.pop("execution", None)

@@ -85,9 +85,9 @@ def _of_specs(p: Mapping[str, Any]) -> Iterator[str]:
     for name in [name for name in p if name.endswith("penalties")]:
         for value in p[name]:
             yield from tried(f"{name}: ", sparsity=value)
-    for name in [name for name in p if name.endswith("ks") or name == "k"]:
+    for name in [name for name in p if p["d_sae"] > 0 and (name.endswith("ks") or name == "k")]:
         for value in p[name] if isinstance(p[name], list) else [p[name]]:
-            yield from tried(f"{name}: ", activation="topk", sparsity=value, d_sae=max(1, p["d_sae"]))
+            yield from tried(f"{name}: ", activation="topk", sparsity=value, d_sae=p["d_sae"])
     if "rate_tokens" in p:
         yield from tried("rate_tokens: ", tokens=p["rate_tokens"])
     for name in ("settings", "budgets", "earlier"):
@@ -150,6 +150,9 @@ def _of_kinds(p: Mapping[str, Any]) -> Iterator[str]:
     kinds = p.get("activations")
     if kinds == []:
         yield f"activations is []; it names one or more of {', '.join(sorted(METHODS))}"
+    for name in ("activations", "penalties", "ks", "controls"):
+        if len(set(values := p.get(name, []))) < len(values):
+            yield f"{name} is {values}; each stands there once"
     if p.get("controls") == [] or "none" in p.get("controls", []):
         yield f"controls is {p['controls']}; it names one or more other constraints, such as tied, and not none"
     for name, counts in (("penalties", False), ("ks", True)):

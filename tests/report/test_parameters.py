@@ -63,7 +63,7 @@ def test_what_is_said_of_a_parameter_stands_behind_or_above_it(tmp_path: Path) -
 
 
 def test_a_notebook_without_parameters_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="mine: there is no parameter 'n', for no cell of it has the tag `parameters`"):
+    with pytest.raises(ValueError, match="mine: there is no parameter 'n': it takes none"):
         checked(with_parameters("n = 3", tmp_path, ()), {"n": 5})
 
 

@@ -40,7 +40,7 @@ def low_scores(features: Iterable[pd.DataFrame]) -> str:
     answer, rest = ["**Are low-score features the bad ones?**"], []
     if dead:
         each = listed([f"{share:.0%} in {name}" for name, share in dead.items()])
-        answer.append(f"Of the features of standard SAEs with a score under 1/2 are dead: {each}.")
+        answer.append(f"So many of the features of standard SAEs with a score under 1/2 are dead: {each}.")
     if none := [name for name, share in fire.items() if share == 0]:
         rest.append(
             f"In {listed(none)} no feature that fires has a score under 1/2: the correlations below say nothing of low "
