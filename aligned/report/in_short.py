@@ -99,10 +99,12 @@ def in_brief(found: Found) -> str:
         "unit": "from rows of norm 1",
     }
     rates_of = {"TopK": "at the chosen learning rate", "rate": "at another one"}
+    again = {"small": "from the small start", "decoder": "with decoder rows of norm 1"}  # the second time
     none = "have not been compared yet"
     relu, topk = (
-        "; they ".join(said for measure in LEAD if (said := _by_setting(effects, measure, settings))) or none
-        for settings in (starts_of, rates_of)
+        "; they ".join(filter(None, (_by_setting(effects, LEAD[0], of), _by_setting(effects, LEAD[1], of | short))))
+        or none
+        for of, short in ((starts_of, again), (rates_of, {}))
     )
     sentences = (
         f"**Aligned ReLU SAEs**, compared with standard ones at equal L0, {relu}.",

@@ -77,8 +77,8 @@ def test_the_sentences_say_what_most_models_show_and_name_the_others(monkeypatch
     relu, _, topk = in_short.in_brief(found).splitlines()
     assert relu.endswith(
         "at equal L0, recover less cross-entropy from this start with decoder rows of norm 1 (on up, by 0.100) and "
-        "more from rows of norm 1 (on up, by 0.020); they keep more features alive from the small start of the paper's "
-        "stack (on 2 of 5 models, by 0.100; fewer on down; as many on alike; open on open) and as many from rows of "
+        "more from rows of norm 1 (on up, by 0.020); they keep more features alive from the small start "
+        "(on 2 of 5 models, by 0.100; fewer on down; as many on alike; open on open) and as many from rows of "
         "norm 1 (on up)."
     )
     assert topk.endswith("compared likewise, keep fewer features alive at another one (on up, by 0.100).")

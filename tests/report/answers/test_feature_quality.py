@@ -34,7 +34,9 @@ def of_features(low: int, fire: bool, mcs: float, seeds: int = 3) -> pd.DataFram
 
 def test_low_scores_of_features_that_are_dead_say_nothing_of_those_that_fire() -> None:
     told = feature_quality.low_scores([of_features(20, fire=False, mcs=0.2)])
-    assert "So many of the features of standard SAEs with a score under 1/2 are dead: 100% in relu (λ = 0.1) on m." in told
+    assert (
+        "So many of the features of standard SAEs with a score under 1/2 are dead: 100% in relu (λ = 0.1) on m." in told
+    )
     assert "In relu (λ = 0.1) on m no feature that fires has a score under 1/2" in told
     assert "left out" not in told
 
