@@ -119,12 +119,14 @@ def banner(notebook: Path, given: Mapping[str, Any], preset: str = "") -> str:
     Args:
         notebook: the page.
         given: its parameters, where they are not those of the book.
-        preset: the preset whose values are among them.
+        preset: the preset whose values are among them; "" for that of the model.
     """
     from aligned.report import book
 
+    preset = preset or preset_of(str(given.get("model", "")), notebook)
     made = ", ".join(f"{name} = {value!r}" for name, value in given.items())
-    again = made and f"The page {notebook.stem} was made again with {made}."  # the others are those of the book
+    by = f"the preset {preset}: " if preset else ""
+    again = made and f"The page {notebook.stem} was made again with {by}{made}."  # the others are those of the book
     return " ".join(filter(None, (again, book.note(preset))))
 
 

@@ -173,7 +173,7 @@ def _of_page(page: str, p: Mapping[str, Any]) -> Iterator[str]:
     if seeds is not None:
         least = 2 if page in PAIRS else 1
         if len(set(seeds)) < len(seeds) or len(seeds) < least:
-            yield f"seeds is {seeds}; it has {least} or more different whole numbers"
+            yield f"seeds is {seeds}; it must have {least} or more different whole numbers"
     for name in [name for name in p if name.endswith("_tokens") and name != "rate_tokens"]:
         if p[name] < p["context"]:
             yield f"{name} is {p[name]}; it is at least one block, context = {p['context']}"

@@ -118,7 +118,7 @@ def test_what_does_not_fit_is_refused_before_anything_runs(
         ("recovered_ce", {"seeds": [1, 1]}, ["1 or more different whole numbers"]),
         ("recovered_ce", {"settings": []}, ["no parameter 'settings'"]),
         ("recovered_ce", {"budgets": [{"tokns": 3}]}, ["tokns"]),
-        ("measure_seeds", {"seeds": [0]}, ["seeds is [0]; it has 2 or more"]),
+        ("measure_seeds", {"seeds": [0]}, ["seeds is [0]; it must have 2 or more"]),
         ("measure_scr", {"windows": [4, 4]}, ["windows is [4, 4]; it has 3 whole numbers from 4"]),
         ("measure_scr", {"windows": [4, 0, -1]}, ["windows is [4, 0, -1]"]),
         ("scr", {"windows": 2, "probed": 0}, ["windows is 2; it is a whole number from 32", "probed is 0"]),
