@@ -127,7 +127,8 @@ def banner(notebook: Path, given: Mapping[str, Any], preset: str = "") -> str:
     made = ", ".join(f"{name} = {value!r}" for name, value in given.items())
     by = f"the preset {preset}: " if preset else ""
     again = made and f"The page {notebook.stem} was made again with {by}{made}."  # the others are those of the book
-    return " ".join(filter(None, (again, book.note(preset))))
+    exercises = made and "Its exercises, their commands and solutions are those of the book's own page and model."
+    return " ".join(filter(None, (again, exercises, book.note(preset))))
 
 
 def rerun(

@@ -101,19 +101,18 @@ def _sorted_out(effects: pd.DataFrame, metric: str) -> str:
 
 def _of_formulas(effects: pd.Series, constraint: str) -> str:
     """Which formulas that keep the score at 1 differ from the aligned arm's; tied weights are more than a formula."""
-    differ = [
-        f"`{arm}` {effect}"
-        for arm, effect in effects.items()
-        if arm in HARD and arm != "tied" and became(effect, claims.RECOVERED) in ("more", "less")
-    ]
-    if all(isinstance(effect, str) for effect in effects):
+    compared = {
+        arm: effect for arm, effect in effects.items() if arm in HARD and arm != "tied" and not isinstance(effect, str)
+    }
+    if not compared:
         return "No other formula could be compared in CE recovered."
+    differ = [f"`{arm}` {e}" for arm, e in compared.items() if became(e, claims.RECOVERED) in ("more", "less")]
     if differ:
         with_these = ", ".join(differ)
         return f"How the score is kept at 1 matters: against `{constraint}`, CE recovered differs with {with_these}."
     return (
-        f"No other formula of the constraint is shown to differ from `{constraint}` by {claims.RECOVERED.size:g} in CE "
-        "recovered."
+        f"No other formula of the constraint, tied weights aside, is shown to differ from `{constraint}` by "
+        f"{claims.RECOVERED.size:g} in CE recovered."
     )
 
 
