@@ -68,6 +68,10 @@ KEY = (
     "differences is not known. BatchTopK SAEs keep the largest codes of a batch, k for each token in the mean; "
     "p-annealing is a penalty that comes closer to counting codes while it trains."
 )
+MEANS = (
+    "Each number is a mean over the range of L0 that both arms reach, and can differ much between the ends of that "
+    "range; and it is of SAEs of one width for each model. The pages of the measures have both ends, and other widths."
+)
 LEAD = ("CE recovered", "share of alive features")  # of BRIEF, those that the first screen names
 
 
@@ -109,6 +113,7 @@ def in_brief(found: Found) -> str:
     sentences = (
         f"**Aligned ReLU SAEs**, compared with standard ones at equal L0, {relu}.",
         f"**Aligned TopK SAEs**, compared likewise, {topk}.",
+        MEANS,
         with_care(found),
     )
     return "\n\n".join(filter(None, sentences))

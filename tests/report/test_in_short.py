@@ -74,7 +74,7 @@ def test_the_sentences_say_what_most_models_show_and_name_the_others(monkeypatch
     assert best.endswith("they recover as much cross-entropy (on up).")
     assert "have not been compared" in chosen
     assert other.endswith("they keep fewer features alive (on up, by 0.100).")
-    relu, _, topk = in_short.in_brief(found).splitlines()
+    relu, _, topk, *_ = in_short.in_brief(found).splitlines()
     assert relu.endswith(
         "at equal L0, recover less cross-entropy from this start with decoder rows of norm 1 (on up, by 0.100) and "
         "more from rows of norm 1 (on up, by 0.020); they keep more features alive from the small start "

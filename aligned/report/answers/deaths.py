@@ -150,6 +150,8 @@ def _saved(before: float, after: float) -> str:
     """How many of the dead features are alive without the mean."""
     if after >= before:
         return "they do not die of the mean"
+    if before - after < DEAD.size:
+        return f"a change of less than {DEAD.size:g}"
     return f"subtracting it saves {1 - after / before:.0%} of them"
 
 
