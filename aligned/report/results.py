@@ -217,8 +217,8 @@ def foreseen(specs: Sequence[RunSpec], size: int, measure: str, use_published: b
     found: dict[str, set[RunSpec]] = {"published": set(), "left": set(), "here": set(), "to_measure": set()}
     for group in what.groups(list(specs)):
         key = what.key(measure, size, group)
-        found[_state(group, key, known, left)] |= set(group)
-        if found["here"].issuperset(group) and not _answered(group, key):
+        found[state := _state(group, key, known, left)] |= set(group)
+        if state == "here" and not _answered(group, key):
             found["to_measure"] |= set(group)
     return found
 

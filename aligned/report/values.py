@@ -85,7 +85,7 @@ def _of_specs(p: Mapping[str, Any]) -> Iterator[str]:
     for name in [name for name in p if name.endswith("penalties")]:
         for value in p[name]:
             yield from tried(f"{name}: ", sparsity=value)
-    for name in [name for name in p if p["d_sae"] > 0 and (name.endswith("ks") or name == "k")]:
+    for name in [name for name in p if (name.endswith("ks") or name == "k") and p["d_sae"] > 0]:
         for value in p[name] if isinstance(p[name], list) else [p[name]]:
             yield from tried(f"{name}: ", activation="topk", sparsity=value, d_sae=p["d_sae"])
     if "rate_tokens" in p:
