@@ -137,6 +137,7 @@ def _real(
             [s for s in _of("topk", **(whole | {"ks": (16,), "penalties": ()})) if s.seed < 2], (("browser", read),)
         ),
         "batchtopk": Part(_of("batchtopk", **whole), grid),
+        "wide": Part(_of("topk", "relu", d_sae=16384, **few), grid),
         "centred": Part(_of("topk", "relu", center=True, **few), grid),
         "unit": Part(_of("relu", init="unit", **few), grid),
         "first_step": Part(_of("relu", init="small_encoder", **few), (*grid, ("stability", read))),

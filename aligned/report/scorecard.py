@@ -113,14 +113,10 @@ def _with_l0(table: pd.DataFrame, model: str) -> pd.DataFrame:
 
 
 def _widths(model: str) -> pd.DataFrame:
-    """The sparsities that were measured at every width."""
-    parts = PLANS[model].parts
-    other = [spec for part in ("narrow", "wide") if part in parts for spec in parts[part].specs]
-    if not other:
-        raise ValueError(f"the plan of {model} has SAEs of one width alone, and the claim compares widths")
-    width = other[0].d_sae
-    kinds = {replace(spec, d_sae=width) for spec in other}
-    return of_parts(model, "relu", "topk", "narrow", "wide", where=lambda spec: replace(spec, d_sae=width) in kinds)
+    """The kinds of SAE, at the sparsities, that are published of more than one width."""
+    other = of_parts(model, "narrow", "wide")
+    kinds = set(zip(other.activation, other.sparsity))
+    return of_parts(model, "relu", "topk", "narrow", "wide", where=lambda s: (s.activation, s.sparsity) in kinds)
 
 
 def _tied(model: str) -> pd.DataFrame:
