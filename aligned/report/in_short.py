@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from aligned.checks import listed
 from aligned.evals.intervals import Interval
 from aligned.report import claims
+from aligned.report.answers.ends import of_l0_and_width
 from aligned.report.answers.feature_quality import against_ranks
 from aligned.report.answers.rates import correlations, of_the_rate, rates
 from aligned.report.answers.stability import with_care
@@ -68,10 +69,6 @@ KEY = (
     "differences is not known. BatchTopK SAEs keep the largest codes of a batch, k for each token in the mean; "
     "p-annealing is a penalty that comes closer to counting codes while it trains."
 )
-MEANS = (
-    "Each number is a mean over the range of L0 that both arms reach, and can differ much between the ends of that "
-    "range; and it is of SAEs of one width for each model. The pages of the measures have both ends, and other widths."
-)
 LEAD = ("CE recovered", "share of alive features")  # of BRIEF, those that the first screen names
 
 
@@ -113,7 +110,7 @@ def in_brief(found: Found) -> str:
     sentences = (
         f"**Aligned ReLU SAEs**, compared with standard ones at equal L0, {relu}.",
         f"**Aligned TopK SAEs**, compared likewise, {topk}.",
-        MEANS,
+        of_l0_and_width(found),
         with_care(found),
     )
     return "\n\n".join(filter(None, sentences))

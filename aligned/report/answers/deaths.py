@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from aligned.checks import listed
+from aligned.evals.intervals import Interval, interval
 from aligned.report.claims import DEAD
 from aligned.report.published import ARMS
 from aligned.report.results import NothingPublished, of_parts
@@ -30,11 +31,25 @@ def at_end(records: pd.DataFrame) -> dict[str, pd.Series]:
     return {arm: of.log_dead.map(lambda log: log[-1]) for arm, of in records.groupby("constraint", sort=False)}
 
 
+def saved(before: pd.DataFrame, after: pd.DataFrame, arm: str) -> Interval | None:
+    """The share of an arm's dead features that is alive in another setting, with its interval over seeds; None where a
+    seed has no dead feature, or where there are fewer than two seeds.
+
+    Args:
+        before, after: records of both settings, with the columns `constraint`, `seed` and `log_dead`.
+        arm: a constraint.
+    """
+    was, is_now = (at_end(of)[arm].groupby(of.seed).mean() for of in (before, after))
+    share = (1 - is_now / was).dropna()
+    return interval(share.to_numpy()) if len(share) > 1 and was.min() > 0 else None
+
+
 def table(activations: Iterable[str], like: pd.DataFrame) -> pd.DataFrame:
     """The share of dead features: a row for each activation and model, a mean over SAEs in each column.
 
     The columns `none` and `projected` are the two arms. A column that ends in ` centred` is of SAEs that read
-    activations without their mean; one in ` unit`, of ReLU SAEs that start from rows of norm 1. All of a row is of the
+    activations without their mean; one in ` unit`, of ReLU SAEs that start from rows of norm 1. ` saved` is the share
+    of an arm's dead features that is alive without the mean, with its interval over seeds. All of a row is of the
     sparsities that each of its columns has; for TopK, of the one k for which `expected` was computed. What is not
     published is NaN.
 
@@ -49,15 +64,18 @@ def table(activations: Iterable[str], like: pd.DataFrame) -> pd.DataFrame:
         for model, of in ((model, _published(model, activation, like.k[model])) for model in like.index):
             if "" in of:
                 common = set.intersection(*(set(found.sparsity) for found in of.values()))
+                of = {how: found[found.sparsity.isin(common)] for how, found in of.items()}
                 rows[activation, model] = {
                     "gamma": like.gamma[model],
                     "expected": like.get(f"expected_dead_{activation}", {}).get(model, float("nan")),
                 } | {
                     f"{arm} {how}".strip(): end.mean()
                     for how, found in of.items()
-                    for arm, end in at_end(found[found.sparsity.isin(common)]).items()
+                    for arm, end in at_end(found).items()
                 }
-    columns = ["gamma", "expected", *(f"{arm} {how}".strip() for how in PARTS for arm in ARMS)]
+                if "centred" in of:
+                    rows[activation, model] |= {f"{arm} saved": saved(of[""], of["centred"], arm) for arm in ARMS}
+    columns = ["gamma", "expected", *(f"{arm} {how}".strip() for how in (*PARTS, "saved") for arm in ARMS)]
     return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns)
 
 
@@ -134,25 +152,31 @@ def _without_the_mean(activation: str, model: str, of: pd.Series) -> str:
     if before < DEAD.size:
         said = "hardly a feature is dead with the mean, so nothing can be learned from subtracting it"
     else:
-        said = _saved(before, after)
-    arms = "aligned SAEs without it are not published yet"
+        said = _alive(of, "none")
+    arms = "Aligned SAEs without it are not published yet"
     if of["projected centred"] >= 0:
-        arms = f"aligned SAEs {of['projected']:.1%} with it and {of['projected centred']:.1%} without"
+        arms = f"Aligned SAEs have {of['projected']:.1%} with it and {of['projected centred']:.1%} without"
         if of["projected"] >= DEAD.size:
-            arms = f"{arms}: {_saved(of['projected'], of['projected centred'])}"
+            arms = f"{arms}: {_alive(of, 'projected')}"
     return (
         f"**Without the mean, {activation} on {model}.** Standard SAEs have {before:.1%} dead features with the mean "
-        f"and {after:.1%} without it: {said} ({arms})."
+        f"and {after:.1%} without it: {said}. {arms}."
     )
 
 
-def _saved(before: float, after: float) -> str:
-    """How many of the dead features are alive without the mean."""
-    if after >= before:
-        return "they do not die of the mean"
-    if before - after < DEAD.size:
+def _alive(of: pd.Series, arm: str) -> str:
+    """How many of an arm's dead features are alive without the mean."""
+    if abs(of[arm] - of[f"{arm} centred"]) < DEAD.size:
         return f"a change of less than {DEAD.size:g}"
-    return f"subtracting it saves {1 - after / before:.0%} of them"
+    share = of[f"{arm} saved"]
+    if not isinstance(share, Interval):
+        return "for a share that is saved there are too few seeds with dead features"
+    within = f"[{share.low:.0%}, {share.high:.0%}]"
+    if share.low <= 0 <= share.high:
+        return f"whether subtracting it saves any is open: {share.mean:.0%} {within} of them"
+    if share.high < 0:
+        return "they do not die of the mean"
+    return f"subtracting it saves {share.mean:.0%} {within} of them"
 
 
 def _of_the_start(model: str, of: pd.Series) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from aligned.checks import listed
 from aligned.report import claims
-from aligned.report.rules import Least
+from aligned.report.answers.words import became
+from aligned.report.published import ARMS
+from aligned.report.results import of_parts
+from aligned.report.rules import Finding, Least
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +38,32 @@ def reached(tables: Mapping[str, pd.DataFrame], metric: str, arms: tuple[str, st
         least: the smallest difference of interest.
     """
     return "\n".join(f"- {name}: {_reached(records, metric, arms, least)}" for name, records in tables.items())
+
+
+def of_l0_and_width(found: Mapping[str, Mapping[str, Finding]]) -> str:
+    """What the first screen says of its means: how the difference between the arms in CE recovered of ReLU SAEs from
+    the small start depends on L0 and on the width, on each language model.
+
+    Args:
+        found: `aligned.report.scorecard.findings`, by model.
+    """
+    told = []
+    for model, of in found.items():
+        with suppress(ValueError):  # nothing to compare
+            relu = of_parts(model, "relu")
+            (low, first), *_, (high, last) = claims.by_l0(claims.at_equal_l0(relu, "ce_recovered", ARMS))
+            each = [f"{first.mean:+.3f} at an L0 of {low:.0f} and {last.mean:+.3f} at {high:.0f}"]
+            for outcome in of["C12"].outcomes:
+                activation, width = outcome.name.split(", ")
+                if activation == "relu" and int(width) not in set(relu.d_sae):
+                    word = became(outcome.effect, outcome.least)
+                    each.append(f"at width {width} {outcome.effect.mean:+.3f} ({word})")
+            told.append(f"on {model} {', and '.join(each)}")
+    example = f" In CE recovered of ReLU SAEs from the small start it is {'; '.join(told)}." if told else ""
+    return (
+        "Each number is a mean over the range of L0 that both arms reach, of SAEs of one width for each model. The "
+        f"difference between the arms can depend on both.{example} The pages of the measures have the rest."
+    )
 
 
 def _reached(records: pd.DataFrame, metric: str, arms: tuple[str, str], least: Least) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from aligned.evals.intervals import Interval, interval
 from aligned.report import results
 from aligned.report.answers import deaths
 
@@ -16,6 +18,7 @@ NAN = float("nan")
 
 def _dead(*rows: tuple[str, str, dict[str, float]]) -> pd.DataFrame:
     columns = ["gamma", "expected", "none", "projected", "none centred", "projected centred", "none unit"]
+    columns += ["none saved", "projected saved"]
     return pd.DataFrame.from_dict({(kind, model): of for kind, model, of in rows}, orient="index").reindex(
         columns=columns
     )
@@ -46,22 +49,40 @@ def test_what_is_not_published_is_not_a_number_and_has_a_dash_in_words() -> None
 @pytest.mark.parametrize(
     ("centred", "said"),
     [
-        (0.05, "subtracting it saves 83% of them"),
-        (0.25, "subtracting it saves 17% of them"),
+        (0.05, "subtracting it saves 83% [73%, 93%] of them"),
+        (0.25, "subtracting it saves 17% [7%, 27%] of them"),
+        (0.28, "whether subtracting it saves any is open: 7% [-3%, 17%] of them"),
+        (0.295, "a change of less than 0.01"),
         (0.35, "they do not die of the mean"),
     ],
 )
 def test_the_mean_is_blamed_as_far_as_features_live_without_it(centred: float, said: str) -> None:
+    share = 1 - centred / 0.3
     row = {"gamma": 5.0, "none": 0.3, "projected": 0.2, "none centred": centred, "projected centred": 0.1}
-    (line,) = deaths.in_words(_dead(("topk", "m", row))).splitlines()
+    dead = _dead(("topk", "m", row)).astype(object)
+    dead["none saved"], dead["projected saved"] = Interval(share, share - 0.1, share + 0.1, 3), None
+    (line,) = deaths.in_words(dead).splitlines()
     assert f"30.0% dead features with the mean and {centred:.1%} without it: {said}" in line
+    assert (
+        "Aligned SAEs have 20.0% with it and 10.0% without: for a share that is saved there are too few seeds" in line
+    )
+
+
+def test_the_share_that_is_saved_is_that_of_each_seed() -> None:
+    before, after = (
+        pd.DataFrame([{"constraint": "none", "seed": seed, "log_dead": [1.0, end]} for seed, end in enumerate(ends)])
+        for ends in ((0.5, 0.25, 0.25), (0.25, 0.125, 0.1875))
+    )
+    assert deaths.saved(before, after, "none") == interval(np.array([0.5, 0.5, 0.25]))
+    assert deaths.saved(before[:1], after[:1], "none") is None
+    assert deaths.saved(before.assign(log_dead=[[0.0]] * 3), after, "none") is None
 
 
 def test_hardly_a_dead_feature_teaches_nothing_about_the_mean() -> None:
     row = {"gamma": 5.0, "none": 0.001, "none centred": 0.0}
     (line,) = deaths.in_words(_dead(("topk", "m", row))).splitlines()
     assert "nothing can be learned" in line
-    assert "aligned SAEs without it are not published yet" in line
+    assert "Aligned SAEs without it are not published yet" in line
 
 
 @pytest.mark.parametrize(

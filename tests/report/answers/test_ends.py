@@ -5,8 +5,12 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from aligned.report.answers.ends import at_both_ends, reached
-from aligned.report.rules import Least
+from aligned.evals.intervals import Interval
+from aligned.report import claims
+from aligned.report.answers import ends
+from aligned.report.answers.ends import at_both_ends, of_l0_and_width, reached
+from aligned.report.results import NothingPublished
+from aligned.report.rules import Finding, Least, Outcome
 
 
 def test_both_ends_have_the_difference_that_the_records_have_there() -> None:
@@ -45,3 +49,27 @@ def test_where_a_difference_is_of_interest_is_said(gains: tuple[float, ...], say
     ]
     least = Least(0.05, "alive", "for this test")
     assert says in reached({"topk": pd.DataFrame(rows)}, "alive", ("none", "projected"), least)
+
+
+def test_the_first_screen_says_how_a_difference_depends_on_l0_and_on_the_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"constraint": arm, "seed": seed, "l0": l0, "d_sae": 64, "ce_recovered": 0.5 + gain * (arm == "projected")}
+        for arm in ("none", "projected")
+        for seed in range(3)
+        for l0, gain in ((8.0, 0.1), (64.0, -0.2))
+    ]
+
+    def of_parts(model: str, *parts: str) -> pd.DataFrame:
+        if model == "bare":
+            raise NothingPublished("no record")
+        return pd.DataFrame(rows)
+
+    monkeypatch.setattr(ends, "of_parts", of_parts)
+    of_width = [
+        Outcome(name, Interval(mean, mean - 0.01, mean + 0.01, 3), claims.RECOVERED, None, "")
+        for name, mean in (("relu, 64", -0.05), ("relu, 256", 0.001), ("topk, 256", 0.3))
+    ]
+    found = {"toy": {"C12": Finding("undecided", outcomes=tuple(of_width))}, "bare": {"C12": Finding("undecided")}}
+    said = of_l0_and_width(found)
+    assert "it is on toy +0.100 at an L0 of 8 and -0.200 at 64, and at width 256 +0.001 (open). The pages" in said
+    assert "bare" not in said
