@@ -78,6 +78,8 @@ def rerun(notebook: str, parameter: Pairs, preset: str, out: Path | None, figure
         print(f"written to {reruns.figure_with(*next(iter(work.items())), figure, out, sys.stderr)}")
     else:
         left: list[str] = []
+        if every:
+            print(reruns.in_all(work), flush=True)
         for number, (page, values) in enumerate(work.items(), 1):
             of = f" ({number} of {len(work)})" if every else ""
             print(f"{page.stem}{of}: {values or 'as it stands'}", flush=True)

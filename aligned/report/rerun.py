@@ -113,6 +113,20 @@ def ahead(notebook: Path, given: Mapping[str, Any]) -> str:
     return wanted.ahead(notebook.stem, parameters(notebook) | dict(given))
 
 
+def in_all(work: Mapping[Path, Mapping[str, Any]]) -> str:
+    """What several pages train together, in a line; an SAE that two of them ask for is trained once.
+
+    Args:
+        work: notebooks, each with its parameters, as `chosen` returns them.
+    """
+    from aligned.report import cost, wanted
+
+    pages = {page.stem: parameters(page) | dict(given) for page, given in work.items()}
+    missing = list(dict.fromkeys(spec for page, p in pages.items() for spec in wanted.to_train(page, p)))
+    about = cost.in_about(missing) if len({spec.model for spec in missing}) == 1 else ""
+    return f"{len(work)} page{'s' * (len(work) != 1)}; {len(missing)} SAEs to train{about}"
+
+
 def banner(notebook: Path, given: Mapping[str, Any], preset: str = "") -> str:
     """What a page says that was made again: with what, and whether its numbers mean anything.
 

@@ -152,6 +152,19 @@ def asked(page: str, p: Mapping[str, Any]) -> list[RunSpec]:
     return list(dict.fromkeys(spec for of in wanted(page, p) for spec in of.specs))
 
 
+def to_train(page: str, p: Mapping[str, Any]) -> list[RunSpec]:
+    """The SAEs that a page trains: those that are neither published, nor planned, nor in the store.
+
+    Args:
+        page, p: as for `wanted`.
+    """
+    from aligned.store.runs import folders
+
+    here = _of_a_measure(page, p) or [spec for _, state in _foreseen(page, p) for spec in state["here"]]
+    there = {folder.name for folder in folders()}
+    return list(dict.fromkeys(spec for spec in here if spec.name not in there))
+
+
 def ahead(page: str, p: Mapping[str, Any]) -> str:
     """What a page still has to do, in a line: how many SAEs it asks for, how many of them are published, or planned and
     left out, or in the store, how many it trains, and in about what time by `cost-cpu`, the record of two cores; and
@@ -161,7 +174,6 @@ def ahead(page: str, p: Mapping[str, Any]) -> str:
         page, p: as for `wanted`.
     """
     from aligned.report import cost
-    from aligned.store.runs import folders
 
     coming = _foreseen(page, p)
     states = [state for _, state in coming]
@@ -170,8 +182,7 @@ def ahead(page: str, p: Mapping[str, Any]) -> str:
     if not states:
         return OF_THEIR_OWN.get(page, "")
     taken, left, here = ({spec for state in states for spec in state[name]} for name in ("published", "left", "here"))
-    there = {folder.name for folder in folders()}
-    missing = [spec for spec in here if spec.name not in there]
+    missing = to_train(page, p)
     line = f"{len(taken | left | here)} SAEs: {len(taken - left - here)} published"
     if part := len((taken & left) - here):
         line += f", {part} with some of their measures alone"

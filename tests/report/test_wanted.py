@@ -9,7 +9,7 @@ import pytest
 from aligned.report import results
 from aligned.report.parameters import NOTEBOOKS, parameters, preset
 from aligned.report.published import PLANS
-from aligned.report.rerun import rerun
+from aligned.report.rerun import in_all, rerun
 from aligned.report.results import published
 from aligned.report.values import problems
 from aligned.report.wanted import PAGES, ahead, asked, check_published
@@ -77,6 +77,17 @@ def test_a_page_of_a_measure_says_what_it_trains(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("ALIGNED_STORE", str(tmp_path / "store"))
     assert ahead("measure_error", of("measure_error")).startswith("6 SAEs: 0 published, 0 in the store; 6 to train, in")
     assert ahead("measure_steering", of("measure_steering")).startswith("2 SAEs: 0 published")
+
+
+def test_what_several_pages_train_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNED_STORE", str(tmp_path / "store"))
+    measures: dict[Path, dict[str, Any]] = {
+        NOTEBOOKS / f"{page}.ipynb": {} for page in ("measure_error", "measure_seeds", "geometry")
+    }
+    assert in_all(measures).startswith("3 pages; 6 SAEs to train, in about ")
+    of_gemma = {page: given | {"model": "gemma-3-270m"} for page, given in list(measures.items())[:1]}
+    assert in_all(of_gemma).startswith("1 page; 6 SAEs to train, in about ")
+    assert in_all({NOTEBOOKS / "geometry.ipynb": {}}) == "1 page; 0 SAEs to train"
 
 
 @pytest.mark.parametrize(
