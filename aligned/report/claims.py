@@ -136,7 +136,7 @@ def _differences(records: pd.DataFrame, metric: str, arms: tuple[str, str]) -> _
         if len({l0 for l0, _ in of}) < 2:
             raise ValueError(
                 f"the {label(arm)} SAEs of {_named(unit)} have one value of L0, and comparing at equal L0 needs at "
-                "least 2 sparsities: add one"
+                "least 2 sparsities"
             )
     units = sorted(unit for arm, unit in points if arm == arms[0] and (arms[1], unit) in points)
     if not units:

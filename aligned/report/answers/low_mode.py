@@ -48,7 +48,7 @@ def of_the_start(small: pd.Series, unit: pd.Series, least: float) -> str:
         return "No sparsity was trained from both starts, so nothing can be said of the start."
     at = f"λ = {', '.join(f'{value:g}' for value in both)}"
     if (small[both] < least).all() and (unit[both] < least).all():
-        return f"At {at}, ReLU SAEs have no low mode from either start: this can't tell what the start does."
+        return f"At {at}, ReLU SAEs have no low mode from either start, so they do not say what the start does to it."
     if (unit[both] >= least).any():
         return f"At {at}, ReLU SAEs from rows of norm 1 have a low mode, too: the small start alone does not bring it."
     return f"At {at}, ReLU SAEs from rows of norm 1 have no low mode: there it comes from the small start."
