@@ -127,22 +127,26 @@ def in_all(work: Mapping[Path, Mapping[str, Any]]) -> str:
     return f"{len(work)} page{'s' * (len(work) != 1)}; {len(missing)} SAEs to train{about}"
 
 
-def banner(notebook: Path, given: Mapping[str, Any], preset: str = "") -> str:
-    """What a page says that was made again: with what, and whether its numbers mean anything.
+def banner(notebook: Path, given: Mapping[str, Any], by: str = "") -> str:
+    """What a page says that was made again: with which preset, and with which values that are not the preset's; and
+    whether its numbers mean anything.
 
     Args:
         notebook: the page.
         given: its parameters, where they are not those of the book.
-        preset: the preset whose values are among them; "" for that of the model.
+        by: the preset whose values are among them; "" for that of the model.
     """
     from aligned.report import book
 
-    preset = preset or preset_of(str(given.get("model", "")), notebook)
-    made = ", ".join(f"{name} = {value!r}" for name, value in given.items())
-    by = f"the preset {preset}: " if preset else ""
-    again = made and f"The page {notebook.stem} was made again with {by}{made}."  # the others are those of the book
-    exercises = made and "Its exercises, their commands and solutions are those of the book's own page and model."
-    return " ".join(filter(None, (again, exercises, book.note(preset))))
+    by = by or preset_of(str(given.get("model", "")), notebook)
+    of_preset = preset(by, notebook) if by and given else {}
+    made = [f"the preset {by}"] if of_preset else []
+    made += [f"{name} = {value!r}" for name, value in given.items() if of_preset.get(name) != value]
+    again = (
+        f'The page {notebook.stem} was made again with {", ".join(made)}; all values stand under "Parameters". Its '
+        "exercises, their commands and solutions are those of the book's own page and model."
+    )
+    return " ".join(filter(None, (again if made else "", book.note(by))))
 
 
 def rerun(
