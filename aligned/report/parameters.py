@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable
+from difflib import get_close_matches
 from operator import add, floordiv, mul, sub, truediv
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,10 @@ def _source(notebook: Path) -> str:
     import nbformat
 
     if not notebook.exists():
-        there = ", ".join(sorted(p.stem for p in notebook.parent.glob("*.ipynb"))) or "none"
-        raise FileNotFoundError(f"no notebook {notebook}; in {notebook.parent} there are: {there}")
+        there = sorted(p.stem for p in notebook.parent.glob("*.ipynb"))
+        near = f" (is it {near[0]}?)" if (near := get_close_matches(notebook.stem, there, 1)) else ""
+        listed = ", ".join(there) or "none"
+        raise FileNotFoundError(f"no notebook {notebook}{near}; in {notebook.parent} there are: {listed}")
     try:
         cells = nbformat.read(notebook, 4).cells
     except Exception as error:  # nbformat raises many kinds

@@ -45,9 +45,15 @@ def chosen(name: str, given: Mapping[str, Any], by: str = "") -> dict[Path, Para
     """
     installed("papermill", "book")
     model = str(given.get("model", ""))
-    if (NOTEBOOKS / "presets" / f"{model}.yml").exists() and not preset_of(model, NOTEBOOKS / "bimodality.ipynb"):
+    first = NOTEBOOKS / "bimodality.ipynb"
+    of_model = preset_of(model, first)
+    if (NOTEBOOKS / "presets" / f"{model}.yml").exists() and not of_model:
         raise ValueError(f"{model} is the name of a preset, not of a language model: give --preset {model}")
-    place = Path(name) if name.endswith(".ipynb") else NOTEBOOKS / f"{name}.ipynb"
+    if by and of_model and (of := preset(by, first).get("model", model)) != model:
+        raise ValueError(f"the preset {by} is of {of}, not of {model}: leave out --preset, and {of_model} is taken")
+    place = NOTEBOOKS / f"{name.removesuffix('.ipynb')}.ipynb"
+    if name.endswith(".ipynb") and (Path(name).exists() or not place.exists()):
+        place = Path(name)
     pages = [place] if name else sorted(NOTEBOOKS.glob("*.ipynb"))
     known = {page: parameters(page) for page in pages}
     everywhere = {parameter for of in known.values() for parameter in of}
@@ -72,6 +78,7 @@ def described(notebook: Path, given: Mapping[str, Any]) -> list[str]:
         lines.append(f"  {name} = {value!r}{changed}  [{of_type}]{words and f': {words}'}")
     lines += [f"It asks for {said}."] if (said := ahead(notebook, given)) else []
     these = "runs it with these" if known else "runs it; it takes no parameters"
+    lines += [f"Its figures, for --figure: {', '.join(names)}."] if (names := figures(notebook)) else []
     return [*lines, f"Nothing was run; -o mine.ipynb {these}."]
 
 
@@ -213,6 +220,14 @@ def rerun(
     return out
 
 
+def figures(notebook: Path) -> list[str]:
+    """The names of a notebook's figures."""
+    import nbformat
+
+    cells = nbformat.read(notebook, 4).cells
+    return [c.metadata["mystnb"]["figure"]["name"] for c in cells if "figure" in c.metadata.get("mystnb", {})]
+
+
 def figure(notebook: Path, name: str, out: Path) -> Path:
     """Write the SVG of an executed notebook's figure, by the figure's name.
 
@@ -241,13 +256,9 @@ def figure_with(notebook: Path, given: Mapping[str, Any], name: str, out: Path, 
         ValueError: no such figure, found before anything runs.
         RuntimeError: see `rerun`.
     """
-    import nbformat
-
     if not given:
         return figure(notebook, name, out)
-    cells = nbformat.read(notebook, 4).cells
-    there = [c.metadata["mystnb"]["figure"]["name"] for c in cells if "figure" in c.metadata.get("mystnb", {})]
-    if name not in there:
+    if name not in (there := figures(notebook)):
         raise ValueError(f"{notebook} has no figure {name!r}; it has {', '.join(there) or 'none'}")
     check_place(out)
     with TemporaryDirectory() as place:

@@ -257,7 +257,8 @@ def setting(model: str = EMBEDDED) -> str:
     there &= set(plan.specs)
     if not there:
         return f"None of the {len(plan.specs)} SAEs that are planned for {model} is published yet."
-    tokens = " to ".join(f"{size:,}" for size in sorted({plan.quick, plan.recovery}))
+    sizes = {of for part in plan.parts.values() for name, of in part.measures if name in ("recovery", "stability")}
+    tokens = " to ".join(f"{size:,}" for size in sorted({min(sizes), max(sizes)}))
     return (
         f"{results.shown(there)}; measured on {tokens} held-out tokens. "
         f"Of the {len(plan.specs)} SAEs that are planned, {len(there)} are published."

@@ -36,6 +36,8 @@ def typed(name: str, value: Any, like: Any) -> Any:
         words = isinstance(like, list) and not value.lstrip().startswith(("[", "("))
         if words and ("," in value or isinstance((like or [None])[0], str)):
             value = [Words(word.strip()) for word in value.split(",")]
+            if not all(value):
+                raise TypeError(f"{name} has a comma too many: a list is written {name} A,B")
         else:
             value = written(value)
     if like is None:

@@ -61,8 +61,9 @@ def of_l0_and_width(found: Mapping[str, Mapping[str, Finding]]) -> str:
             told.append(f"on {model} {', and '.join(each)}")
     example = f" In CE recovered of ReLU SAEs from the small start it is {'; '.join(told)}." if told else ""
     return (
-        "Each number is a mean over the range of L0 that both arms reach, of SAEs of one width for each model. The "
-        f"difference between the arms can depend on both.{example} The pages of the measures have the rest."
+        "Each number is a mean over the range of L0 that both arms reach (of ReLU SAEs, from every start), of SAEs of "
+        f"one width for each model. The difference between the arms can depend on both.{example} The pages of the "
+        "measures have the rest."
     )
 
 

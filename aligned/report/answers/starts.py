@@ -231,7 +231,10 @@ def _which_arm(known: Iterable[Starts]) -> str:
         "| CE recovered of ReLU SAEs [95 % interval] | standard: norm 1 minus small start | aligned: norm 1 minus "
         "small start | aligned minus standard, each from its better start |\n|---|---|---|---|"
     )
-    return f"{told}\n\n" + "\n".join([head, *rows])
+    ranges = (
+        "Each column is a comparison of its own, over the range of L0 that its two sides reach, so they do not add up."
+    )
+    return f"{told}\n\n" + "\n".join([head, *rows]) + f"\n\n{ranges}"
 
 
 def _beside(effect: Interval) -> str:

@@ -27,6 +27,22 @@ def became(effect: Interval | str, least: Least) -> str:
     return "more" if effect.low > 0 else "less"
 
 
+def short(effects: pd.DataFrame) -> pd.DataFrame:
+    """A table of `aligned.report.claims.effects`, with names for readers, and with two words in the place of a reason
+    (see `reasons`)."""
+    why = effects.map(lambda of: isinstance(of, str) and of != claims.NO_RECORD)
+    return effects.mask(why, "not comparable").rename(columns={"ce_recovered": "CE recovered", "alive": "share alive"})
+
+
+def reasons(effects: pd.DataFrame) -> str:
+    """Why arms can't be compared, where `short` says that they can't: a list in Markdown."""
+    rows = {name if isinstance(name, str) else ", ".join(name): of for name, of in effects.iterrows()}
+    why = {name: next((of for of in row if isinstance(of, str)), claims.NO_RECORD) for name, row in rows.items()}
+    return "\n".join(
+        f"- {name}: not comparable, since {said}" for name, said in why.items() if said != claims.NO_RECORD
+    )
+
+
 def gone(before: pd.DataFrame, after: pd.DataFrame, metric: str, arms: tuple[str, str]) -> str:
     """The share of a difference between two arms that is gone in another setting of both, with its 95 % interval over
     seeds.
