@@ -7,6 +7,7 @@ claim says is shown there.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from aligned.checks import listed
 from aligned.evals.intervals import Interval
@@ -16,6 +17,7 @@ from aligned.report.answers.feature_quality import against_ranks
 from aligned.report.answers.rates import correlations, of_the_rate, rates
 from aligned.report.answers.stability import with_care
 from aligned.report.answers.starts import Starts, of_the_start, starts
+from aligned.report.results import of_parts
 from aligned.report.rules import Finding, Least, Outcome
 
 Found = Mapping[str, Mapping[str, Finding]]  # by language model and claim
@@ -69,7 +71,25 @@ KEY = (
     "differences is not known. BatchTopK SAEs keep the largest codes of a batch, k for each token in the mean; "
     "p-annealing is a penalty that comes closer to counting codes while it trains."
 )
-LEAD = ("CE recovered", "share of alive features")  # of BRIEF, those that the first screen names
+PAPER = {  # what the first screen says of the paper's claims
+    "C2": "ReLU SAEs recover more cross-entropy at equal L0",
+    "C3": "TopK and BatchTopK SAEs do so where k is large",
+    "C4": "hardly a feature is dead",
+    "C5": "features are more stable over seeds",
+}
+SETTINGS = {  # of the first screen's table, as `_effects` calls them
+    "small": "ReLU, from the small start of the paper's stack",
+    "ReLU rate": "ReLU, from the small start, at another learning rate",
+    "decoder": "ReLU, from this start with decoder rows of norm 1",
+    "unit": "ReLU, from rows of norm 1",
+    "soft": "ReLU, from the small start, with a penalty on (score - 1)² in place of the constraint",
+    "TopK": "TopK",
+    "TopK rate": "TopK, at another learning rate",
+}
+LEAD = {  # of BRIEF, those that the first screen has, with their columns in records
+    "CE recovered": "ce_recovered",
+    "share of alive features": "alive",
+}
 
 
 def in_detail(found: Found) -> str:
@@ -84,8 +104,9 @@ def in_detail(found: Found) -> str:
 
 
 def in_brief(found: Found) -> str:
-    """What alignment does to the cross-entropy and the alive features of ReLU SAEs, and of TopK SAEs: two sentences in
-    Markdown; and of which SAEs the first screen has to warn.
+    """The first screen, in Markdown: what the paper says and what became of it here; a table of what alignment does to
+    the cross-entropy and the alive features of ReLU SAEs and of TopK SAEs; what the numbers rest on; and of which SAEs
+    a reader has to be warned.
 
     A model counts as *as much* if all of the 95 % interval is smaller than the smallest effect of interest; else as
     *more* or *less* if the interval lies above or below 0; else it is open.
@@ -94,36 +115,31 @@ def in_brief(found: Found) -> str:
         found: `aligned.report.scorecard.findings`, by model.
     """
     effects = _effects(found)
-    starts_of = {
-        "small": "from the small start of the paper's stack",
-        "decoder": "from this start with decoder rows of norm 1",
-        "unit": "from rows of norm 1",
-    }
-    rates_of = {"TopK": "at the chosen learning rate", "rate": "at another one"}
-    again = {"small": "from the small start", "decoder": "with decoder rows of norm 1"}  # the second time
-    none = "have not been compared yet"
-    relu, topk = (
-        "; they ".join(filter(None, (_by_setting(effects, LEAD[0], of), _by_setting(effects, LEAD[1], of | short))))
-        or none
-        for of, short in ((starts_of, again), (rates_of, {}))
+    rows = []
+    for kind, where in SETTINGS.items():
+        of = [effects.get(f"{measure}, {kind}") for measure in LEAD]
+        cells = [" ".join(_counted(each, *BRIEF[m])[1:]) if each else "–" for each, m in zip(of, LEAD)]
+        rows += [f"| {where} | {' | '.join(cells)} |"] if any(of) else []
+    head = (
+        "| aligned SAEs beside standard ones, at equal L0 | cross-entropy recovered | features alive |\n|---|---|---|"
     )
-    sentences = (
-        f"**Aligned ReLU SAEs**, compared with standard ones at equal L0, {relu}.",
-        f"**Aligned TopK SAEs**, compared likewise, {topk}.",
-        of_l0_and_width(found),
-        with_care(found),
-    )
-    return "\n\n".join(filter(None, sentences))
+    table = "\n".join([head, *rows]) if rows else "Aligned SAEs have not been compared with standard ones yet."
+    return "\n\n".join(filter(None, (_paper_and_here(found), table, of_l0_and_width(found), with_care(found))))
 
 
-def _by_setting(effects: Mapping[str, Mapping[str, Interval]], measure: str, settings: Mapping[str, str]) -> str:
-    """What is known of one measure in each setting, the verb in front of the first."""
-    told: list[str] = []
-    for kind, where in settings.items():
-        if of := effects.get(f"{measure}, {kind}"):
-            verb, way, on = _counted(of, *BRIEF[measure])
-            told.append(f"{way if told else verb} {where} ({on})")
-    return listed(told) if told else ""
+def _paper_and_here(found: Found) -> str:
+    """What the paper says in its first claims, and the verdicts: two sentences."""
+    here = []
+    for name in PAPER:
+        of: dict[str, list[str]] = {}
+        for model, findings in found.items():
+            outcomes = findings[name].outcomes
+            opposite = ", the opposite is shown" if outcomes and all(o.reversed for o in outcomes) else ""
+            of.setdefault(f"{findings[name].verdict}{opposite}", []).append(model)
+        where = (f"all {len(on)} models" if 1 < len(on) == len(found) else listed(on) for on in of.values())
+        here.append(f"{name}: {', '.join(f'{verdict} (on {on})' for verdict, on in zip(of, where))}")
+    said = listed(f"{what} ({name})" for name, what in PAPER.items())
+    return f"**The paper says** that with alignment {said}. **Here** {'; '.join(here)}."
 
 
 def in_list(found: Found) -> str:
@@ -145,7 +161,7 @@ def in_list(found: Found) -> str:
         f"  - each from the better of the first and the last of these starts: {said('best')}.",
         "- **Aligned TopK SAEs**, compared with standard ones at equal L0:",
         f"  - at the learning rate that was chosen: {said('TopK')};",
-        f"  - at another one: {said('rate')}.",
+        f"  - at another one: {said('TopK rate')}.",
         f"- **Aligned BatchTopK SAEs**, likewise: {said('BatchTopK')}.",
         f"- **Aligned SAEs with p-annealing**, from the small start, likewise: {said('p-annealing')}.",
     ]
@@ -161,15 +177,27 @@ def _effects(found: Found) -> dict[str, dict[str, Interval]]:
     unit = [of for of in map(starts, found) if isinstance(of, Starts)]
     other = [of for of in map(rates, found) if of]
     effects["CE recovered, best"] = {of.model: of.best for of in unit}
+    soft = {model: of for model in found if (of := _soft(model))}
     for measure in BRIEF:
         # at the sparsities that all starts have, if there are other starts
         small = {of.model: of.small[measure] for of in unit if measure in of.small}
         effects[f"{measure}, small"] = effects[f"{measure}, ReLU"] | small
         effects[f"{measure}, unit"] = {of.model: of.unit[measure] for of in unit if measure in of.unit}
         effects[f"{measure}, decoder"] = {of.model: d[measure] for of in unit if measure in (d := of.unit_decoder)}
-        name = f"{measure}, TopK"
-        effects[f"{measure}, rate"] = {of.model: of.other[name] for of in other if name in of.other}
+        effects[f"{measure}, soft"] = {model: of[measure] for model, of in soft.items() if measure in of}
+        for kind in ("ReLU", "TopK"):
+            name = f"{measure}, {kind}"
+            effects[f"{name} rate"] = {of.model: of.other[name] for of in other if name in of.other}
     return effects
+
+
+def _soft(model: str) -> dict[str, Interval]:
+    """ReLU SAEs with a soft penalty minus standard ones, by measure; nothing where none is published."""
+    with suppress(ValueError):
+        of = of_parts(model, "controls", where=lambda spec: spec.activation == "relu")
+        ((_, row),) = claims.effects(of, ["soft"], metrics=list(LEAD.values())).iterrows()
+        return {name: row[column] for name, column in LEAD.items() if isinstance(row[column], Interval)}
+    return {}
 
 
 def _said(effects: Mapping[str, Mapping[str, Interval]], kind: str) -> str:

@@ -183,7 +183,7 @@ def difference_over_l0(ax: Axes, records: pd.DataFrame, metric: str, name: str, 
         ax.plot(l0, [e.mean for e in effects], color=COLOURS[constraint])
         ax.fill_between(l0, low, high, color=COLOURS[constraint], alpha=0.18, linewidth=0)
     ax.axhline(0, color=COLOURS["none"], linewidth=1)
-    _log_l0(ax, table.l0)
+    _log_l0(ax, records.l0)  # as in `over_l0`, above which it may stand
 
 
 def effects(ax: Axes, of_arms: pd.Series, name: str) -> None:
@@ -414,8 +414,10 @@ def _log_l0(ax: Axes, values: pd.Series) -> None:
     from matplotlib.ticker import FixedLocator, NullFormatter, ScalarFormatter
 
     ax.set_xscale("log")
-    ticks = [m * 10**e for e in range(-1, 5) for m in (1, 2, 5)]
-    ax.xaxis.set_major_locator(FixedLocator([t for t in ticks if values.min() * 0.8 <= t <= values.max() * 1.25]))
+    low, high = values.min() * 0.8, values.max() * 1.25
+    ticks = [m * 10**e for e in range(-1, 5) for m in ((1, 2, 5) if high < 20 * low else (1, 3))]
+    ax.xaxis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
+    ax.set_xlim(low, high)
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("L0 (active features per token)")

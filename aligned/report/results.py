@@ -458,9 +458,12 @@ def shown(of: Iterable[RunSpec]) -> str:
         "unit": "rows of norm 1",
     }
     penalised = _all(starts[s.init] for s in specs if not s.method.counts)  # the others have one start
+    repeated = {s.distinct for s in specs if s.distinct}
+    different = f" ({_all(f'{tokens:,}' for tokens in repeated)} different ones)" if repeated else ""
+    tokens = _all(f"{s.steps * s.batch:,}" for s in specs)
     return (
         f"{_all(s.model for s in specs)}, layer {_all(s.layer for s in specs)}; SAEs of width "
-        f"{_all(s.d_sae for s in specs)}, trained on {_all(f'{s.steps * s.batch:,}' for s in specs)} tokens each; "
+        f"{_all(s.d_sae for s in specs)}, trained on {tokens} tokens each{different}; "
         f"{seeds} seed{'s' * (seeds > 1)}{f'; SAEs with a penalty start from {penalised}' if penalised else ''}"
     )
 

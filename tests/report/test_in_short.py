@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from aligned.evals.intervals import Interval
-from aligned.report import claims, in_short, scorecard
+from aligned.report import claims, in_short, results, scorecard
 from aligned.report.answers.rates import Rates
 from aligned.report.answers.starts import Starts
 from aligned.report.rules import Finding, Outcome
@@ -74,16 +74,35 @@ def test_the_sentences_say_what_most_models_show_and_name_the_others(monkeypatch
     assert best.endswith("they recover as much cross-entropy (on up).")
     assert "have not been compared" in chosen
     assert other.endswith("they keep fewer features alive (on up, by 0.100).")
-    relu, _, topk, *_ = in_short.in_brief(found).splitlines()
-    assert relu.endswith(
-        "at equal L0, recover less cross-entropy from this start with decoder rows of norm 1 (on up, by 0.100) and "
-        "more from rows of norm 1 (on up, by 0.020); they keep more features alive from the small start "
-        "(on 2 of 5 models, by 0.100; fewer on down; as many on alike; open on open) and as many from rows of "
-        "norm 1 (on up)."
-    )
-    assert topk.endswith("compared likewise, keep fewer features alive at another one (on up, by 0.100).")
-    assert in_short.in_brief({"other": UNTESTED}).count("have not been compared yet.") == 2
+    said, _, head, _, *rows, _, _ = in_short.in_brief(found).splitlines()
+    assert said.endswith("**Here** C2: not testable here (on all 5 models); C3: not testable here (on all 5 models); "
+                         "C4: undecided (on all 5 models); C5: not testable here (on all 5 models).")  # fmt: skip
+    assert head.count("|") == 4
+    assert rows == [
+        "| ReLU, from the small start of the paper's stack | – | more on 2 of 5 models, by 0.100; fewer on down; as "
+        "many on alike; open on open |",
+        "| ReLU, from this start with decoder rows of norm 1 | less on up, by 0.100 | – |",
+        "| ReLU, from rows of norm 1 | more on up, by 0.020 | as many on up |",
+        "| TopK, at another learning rate | – | fewer on up, by 0.100 |",
+    ]
+    assert "have not been compared with standard ones yet." in in_short.in_brief({"other": UNTESTED})
     assert [line.partition("SAEs")[0] for line in others] == ["- **Aligned BatchTopK ", "- **Aligned "]
+
+
+def test_the_first_screen_says_where_the_opposite_of_a_claim_is_shown() -> None:
+    lost = Finding("does not hold", outcomes=(replace(LOSS, name=""),))
+    of = {"one": UNTESTED | {"C2": lost}, "two": UNTESTED | {"C2": lost}, "three": UNTESTED}
+    said = in_short.in_brief(of).splitlines()[0]
+    assert "C2: does not hold, the opposite is shown (on one and two), not testable here (on three)" in said
+    assert "(on all 2 models)" in in_short.in_brief({"one": of["one"], "two": of["two"]}).splitlines()[0]
+
+
+def test_a_soft_penalty_has_its_row_where_it_was_trained() -> None:
+    found = {model: scorecard.findings(model) for model in scorecard.models()}
+    (row,) = [line for line in in_short.in_brief(found).splitlines() if "(score - 1)²" in line]
+    controls = results.of_parts("embedded", "controls", where=lambda spec: spec.activation == "relu")
+    effect = claims.difference(controls, "ce_recovered", ("none", "soft"))
+    assert f"| more on embedded, by {effect.mean:.3f} |" in row
 
 
 def test_the_numbers_are_those_of_the_findings() -> None:

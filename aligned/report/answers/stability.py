@@ -90,8 +90,9 @@ def with_care(models: Iterable[str]) -> str:
     if not alike:
         return ""
     return (
-        f"**With care:** two seeds of the {listed(alike)} have no more in common than random dictionaries (PW-MCC), so "
-        "what sets these SAEs apart, by any measure, says little of the constraint."
+        f"**With care:** two seeds of the {listed(alike)} have no more in common than random dictionaries (by PW-MCC, "
+        "which says how alike the features of two seeds are), so what sets these SAEs apart, by any measure, says "
+        "little of the constraint. They are counted here all the same."
     )
 
 

@@ -178,7 +178,7 @@ def of_the_first_step(starts: Iterable[Starts | str]) -> str:
         "which encoder rows are about 1 long. Only this step differs from that of SAEs whose decoder rows have norm 1 "
         "from the beginning, and the paper's code may do it otherwise. Such SAEs were trained, too, with all else as "
         f"in the small start. {' '.join(each)} This step was left out alone. Other changes may take away the "
-        'same part of a loss, so such shares do not add up: the page "Is it the constraint?" has the others.'
+        "same part of a loss, so such shares do not add up."
     )
 
 
@@ -242,4 +242,4 @@ def _beside(effect: Interval) -> str:
     says = became(effect, claims.RECOVERED)
     if says in ("more", "less"):
         return f"{says} than standard ones"
-    return "more or less than standard ones (open)" if says == "open" else f"as much as standard ones ({says})"
+    return "more or less than standard ones: open" if says == "open" else f"as much as standard ones ({says})"

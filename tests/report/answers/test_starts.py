@@ -44,7 +44,7 @@ def test_the_arm_that_the_start_moves_and_the_better_starts_are_those_of_the_rec
         (Interval(0.001, -0.001, 0.003, 3), "recover as much as standard ones (the same within 0.005)"),
         (Interval(0.02, 0.01, 0.03, 3), "recover more than standard ones"),
         (Interval(-0.02, -0.03, -0.01, 3), "recover less than standard ones"),
-        (Interval(0.0, -0.03, 0.03, 3), "recover more or less than standard ones (open)"),
+        (Interval(0.0, -0.03, 0.03, 3), "recover more or less than standard ones: open"),
     ],
 )
 def test_what_is_left_with_the_better_starts_is_told(
