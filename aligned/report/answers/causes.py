@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from aligned.checks import listed
 from aligned.evals.intervals import interval
 from aligned.report import claims
 from aligned.report.answers.words import LEASTS, became, gone
+from aligned.report.published import ARMS
+from aligned.report.results import facets, of_parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +61,25 @@ def of_settings(here: pd.DataFrame, settings: Mapping[str, pd.DataFrame], constr
     asked = "**The constraint, the start, its first step, or the mean?**"
     alone = [ALONE] if any(" is gone" in answer for answer in answers) else []
     return "\n\n".join((whose, "\n".join(lines), asked, "\n".join(answers), *alone))
+
+
+def without_the_mean(activations: Iterable[str], models: Iterable[str]) -> str:
+    """What is left of the difference between aligned and standard SAEs where both read activations without their mean,
+    on the language models of which such SAEs are published, at the same sparsities: a list in Markdown; "" where there
+    is none."""
+    lines = []
+    for (activation, model), centred in facets(activations, models=models, part="centred").items():
+        rows = of_parts(model, activation)
+        both = {"with the mean": rows[rows.sparsity.isin(centred.sparsity)], "without it": centred}
+        for metric, least in LEASTS.items():
+            try:
+                effects = {how: claims.difference(of, metric, ARMS) for how, of in both.items()}
+            except ValueError as error:
+                lines.append(f"- {activation} on {model}, {least.of}: can't be said ({error})")
+                continue
+            told = ", ".join(f"{effect} {how} ({became(effect, least)})" for how, effect in effects.items())
+            lines.append(f"- {activation} on {model}, {least.of}: {told}")
+    return "\n".join(lines)
 
 
 def _told(name: str, before: pd.DataFrame, after: pd.DataFrame, metric: str, constraint: str) -> tuple[str, str, str]:

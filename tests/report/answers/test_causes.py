@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aligned.report.answers.causes import ALONE, of_settings
+from aligned.report import claims, results
+from aligned.report.answers.causes import ALONE, of_settings, without_the_mean
 from tests.report.answers.arms import LESS, MORE, of_arms
 
 
@@ -52,3 +53,12 @@ def test_where_arms_do_not_differ_there_is_nothing_to_explain() -> None:
     unclear = of_settings(of_arms(-0.2, 0.0, 0.2), {})
     assert "- topk, CE recovered: whether there is one is open." in unclear
     assert "can't be said (" in of_settings(of_arms(*LESS[:2]), {})
+
+
+def test_what_is_left_without_the_mean_is_that_of_the_published_records() -> None:
+    told = without_the_mean(["topk", "jumprelu"], ["embedded", "gemma-3-270m"])
+    assert told.count("- topk on embedded, ") == told.count("- topk on gemma-3-270m, ") == 2
+    assert "jumprelu" not in told
+    centred = results.of_parts("embedded", "centred", where=lambda spec: spec.activation == "topk")
+    effect = claims.difference(centred, "alive", ("none", "projected"))
+    assert f"{effect} without it (" in told

@@ -40,7 +40,11 @@ def test_it_is_told_at_which_sparsities_there_is_a_low_mode(shares: dict[int, fl
             "At λ = 0.1, ReLU SAEs from rows of norm 1 have no low mode: there it comes",
         ),
         ({0.1: 0.3, 0.2: 0.4}, {0.1: 0.2}, "have a low mode, too: the small start alone does not bring it"),
-        ({0.1: 0.0, 0.2: 0.4}, {0.1: 0.0}, "At λ = 0.1, ReLU SAEs have no low mode from either start, so they do not say"),
+        (
+            {0.1: 0.0, 0.2: 0.4},
+            {0.1: 0.0},
+            "At λ = 0.1, ReLU SAEs have no low mode from either start, so they do not say",
+        ),
         ({0.2: 0.4}, {0.1: 0.0}, "No sparsity was trained from both starts"),
     ],
 )
