@@ -14,6 +14,7 @@ from aligned.evals.intervals import Interval
 from aligned.report import claims
 from aligned.report.answers.ends import of_l0_and_width
 from aligned.report.answers.feature_quality import against_ranks
+from aligned.report.answers.low_mode import of_model
 from aligned.report.answers.rates import correlations, of_the_rate, rates
 from aligned.report.answers.stability import with_care
 from aligned.report.answers.starts import Starts, of_the_start, starts
@@ -82,8 +83,10 @@ SETTINGS = {  # of the first screen's table, as `_effects` calls them
     "ReLU rate": "ReLU, from the small start, at another learning rate",
     "decoder": "ReLU, from this start with decoder rows of norm 1",
     "unit": "ReLU, from rows of norm 1",
+    "ReLU centred": "ReLU, from the small start, where both read activations without their mean",
     "soft": "ReLU, from the small start, with a penalty on (score - 1)² in place of the constraint",
     "TopK": "TopK",
+    "TopK centred": "TopK, where both read activations without their mean",
     "TopK rate": "TopK, at another learning rate",
 }
 LEAD = {  # of BRIEF, those that the first screen has, with their columns in records
@@ -177,27 +180,33 @@ def _effects(found: Found) -> dict[str, dict[str, Interval]]:
     unit = [of for of in map(starts, found) if isinstance(of, Starts)]
     other = [of for of in map(rates, found) if of]
     effects["CE recovered, best"] = {of.model: of.best for of in unit}
-    soft = {model: of for model in found if (of := _soft(model))}
+    of_part = {
+        "soft": {model: _of_part(model, "controls", "relu", "soft") for model in found},
+        "ReLU centred": {model: _of_part(model, "centred", "relu", "projected") for model in found},
+        "TopK centred": {model: _of_part(model, "centred", "topk", "projected") for model in found},
+    }
     for measure in BRIEF:
         # at the sparsities that all starts have, if there are other starts
         small = {of.model: of.small[measure] for of in unit if measure in of.small}
         effects[f"{measure}, small"] = effects[f"{measure}, ReLU"] | small
         effects[f"{measure}, unit"] = {of.model: of.unit[measure] for of in unit if measure in of.unit}
         effects[f"{measure}, decoder"] = {of.model: d[measure] for of in unit if measure in (d := of.unit_decoder)}
-        effects[f"{measure}, soft"] = {model: of[measure] for model, of in soft.items() if measure in of}
+        for kind, by_model in of_part.items():
+            effects[f"{measure}, {kind}"] = {model: of[measure] for model, of in by_model.items() if measure in of}
         for kind in ("ReLU", "TopK"):
             name = f"{measure}, {kind}"
             effects[f"{name} rate"] = {of.model: of.other[name] for of in other if name in of.other}
     return effects
 
 
-def _soft(model: str) -> dict[str, Interval]:
-    """ReLU SAEs with a soft penalty minus standard ones, by measure; nothing where none is published."""
-    with suppress(ValueError):
-        of = of_parts(model, "controls", where=lambda spec: spec.activation == "relu")
-        ((_, row),) = claims.effects(of, ["soft"], metrics=list(LEAD.values())).iterrows()
-        return {name: row[column] for name, column in LEAD.items() if isinstance(row[column], Interval)}
-    return {}
+def _of_part(model: str, part: str, activation: str, arm: str) -> dict[str, Interval]:
+    """An arm minus the standard one in a part of the plan, by measure; without those that are not published."""
+    found = {}
+    for name, column in LEAD.items():
+        with suppress(ValueError):
+            records = of_parts(model, part, where=lambda spec: spec.activation == activation)
+            found[name] = claims.difference(records, column, ("none", arm))
+    return found
 
 
 def _said(effects: Mapping[str, Mapping[str, Interval]], kind: str) -> str:
@@ -246,6 +255,9 @@ def in_words(found: Found) -> str:
     lines = [f"- **Shown in {where}:** {'; '.join(said)}." for where, said in lists.items() if said]
     if untested:
         lines.append(f"- **Not tested yet:** {'; '.join(untested)}.")
+    for model in found:
+        told = of_model(model, ("relu", "p_anneal", "topk", "batchtopk"), claims.LOW_MODE.size)
+        lines += [f"- **C1 on {model}:** {told}"] if told else []
     for name, metric in {"C7": "mcs", "C8": "f1"}.items():
         for model, findings in found.items():
             told = " ".join(filter(None, (against_ranks(findings[name]), correlations(model, metric))))

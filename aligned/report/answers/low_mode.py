@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from aligned.methods import method
 from aligned.report.low_mode import low_mode
+from aligned.report.results import of_parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +37,23 @@ def where(shares: pd.Series, letter: str, least: float) -> str:
     gone = [f"{at:g}" for at in shares.index.difference(there.index)]
     told = ", ".join(f"{letter} = {at:g} ({share:.1%})" for at, share in there.items())
     return f"at {told}; not at {letter} = {', '.join(gone)}" if gone else f"at {told}"
+
+
+def of_model(model: str, activations: Iterable[str], least: float) -> str:
+    """At which sparsities the published standard SAEs of a language model have a low mode: a sentence; "" where none of
+    them is published.
+
+    Args:
+        model: of the plan.
+        activations: kinds of SAE.
+        least: the smallest share of features that counts as a low mode.
+    """
+    told = []
+    for activation in activations:
+        with suppress(ValueError):  # none is published
+            shares = over_sparsities(of_parts(model, activation, measure="scores"))
+            told.append(f"{activation} ({where(shares, 'k' if method(activation).counts else 'λ', least)})")
+    return f"Standard SAEs have a low mode of {least:.0%} of the features or more: {', '.join(told)}." if told else ""
 
 
 def of_the_start(small: pd.Series, unit: pd.Series, least: float) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from aligned.checks import listed
 from aligned.evals.intervals import Interval
 from aligned.report import claims
 from aligned.report.published import ARMS, PLANS
@@ -42,7 +43,7 @@ def rates(model: str) -> Rates | None:
     return Rates(model, float(earlier.lr.iloc[0]), float(grid.lr.iloc[0]), other, here)
 
 
-def of_the_rate(models: Iterable[str]) -> str:
+def of_the_rate(models: Collection[str]) -> str:
     """What alignment does at another learning rate, in Markdown; nothing where no model has both."""
     known = [of for of in map(rates, models) if of]
     if not known:
@@ -50,11 +51,22 @@ def of_the_rate(models: Iterable[str]) -> str:
     each = ", ".join(f"{of.rate:g} in place of {of.chosen:g} on {of.model}" for of in known)
     rows = [f"| {name}, {of.model} | {of.here[name]} | {of.other[name]} |" for of in known for name in of.here]
     head = "| aligned minus standard [95 % interval] | chosen rate | another rate |\n|---|---|---|"
+    largest = [model for model in models if model in PLANS and _is_largest(model)]
+    beyond = (
+        f" On {listed(largest)} it is the largest that was tried, so a larger one may do better." if largest else ""
+    )
     return (
-        "The learning rate was chosen for each model on standard TopK SAEs, and the claims are judged at that rate. "
+        "The learning rate was chosen for each model on standard TopK SAEs, and the claims are judged at that rate."
+        f"{beyond} "
         f"At another one all SAEs are published of {len(known)} model{'s' * (len(known) > 1)} ({each}):\n\n"
         + "\n".join([head, *rows])
     )
+
+
+def _is_largest(model: str) -> bool:
+    """Whether a model's learning rate is the largest of those among which it was chosen."""
+    parts = PLANS[model].parts
+    return parts["topk"].specs[0].lr == max(spec.lr for spec in parts["rates"].specs)
 
 
 def correlations(model: str, metric: str) -> str:

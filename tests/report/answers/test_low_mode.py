@@ -52,3 +52,10 @@ def test_the_start_is_judged_at_the_sparsities_that_both_starts_have(
     small: dict[float, float], unit: dict[float, float], said: str
 ) -> None:
     assert said in low_mode.of_the_start(pd.Series(small), pd.Series(unit), 0.01)
+
+
+def test_a_language_model_is_told_by_its_published_standard_saes() -> None:
+    records = results.of_parts("embedded", "topk", measure="scores")
+    told = low_mode.of_model("embedded", ["topk", "jumprelu"], 0.01)
+    assert told.endswith(f": topk ({low_mode.where(low_mode.over_sparsities(records), 'k', 0.01)}).")
+    assert low_mode.of_model("mine", ["topk"], 0.01) == ""

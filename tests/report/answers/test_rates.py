@@ -23,6 +23,14 @@ def test_another_learning_rate_is_compared_at_the_sparsities_of_the_chosen_one()
     )
 
 
+def test_a_rate_at_the_end_of_those_that_were_tried_is_called_so() -> None:
+    tried = {model: {spec.lr for spec in plan.parts["rates"].specs} for model, plan in PLANS.items()}
+    ends = [model for model, plan in PLANS.items() if plan.parts["topk"].specs[0].lr == max(tried[model])]
+    assert ends
+    said = rates.of_the_rate(list(PLANS))
+    assert all((f"On {model} it is the largest" in said) is (model in ends) for model in PLANS)
+
+
 def test_without_another_learning_rate_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "published", dict)
     assert rates.of_the_rate(["embedded"]) == ""
