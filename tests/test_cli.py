@@ -72,7 +72,7 @@ def test_a_notebook_that_was_made_again_says_so_under_its_title(tmp_path: Path) 
     assert first[0].startswith("# ")
     assert first[2].startswith("> The page geometry was made again with ")
     assert "angle_v = 100.0" in first[2]
-    assert first[2].endswith("to try the program: the numbers mean nothing.")
+    assert first[2].endswith("numbers that were made with it mean nothing.")
 
 
 def test_all_notebooks_take_a_parameter_where_they_have_it() -> None:

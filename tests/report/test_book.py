@@ -74,7 +74,7 @@ def test_what_a_failed_page_got_to_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_preset_whose_numbers_mean_little_says_so_on_every_page() -> None:
-    assert "the numbers mean nothing" in book.note("smoke")
+    assert "made with it mean nothing" in book.note("smoke")
     assert "too few tokens" in book.note("quick")
     assert book.note("laptop") == book.note("") == ""
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from aligned.checks import listed
-from aligned.evals.intervals import Interval
+from aligned.evals.intervals import Interval, interval
 from aligned.report import claims
 from aligned.report.published import ARMS, PLANS
 from aligned.report.results import NothingPublished, drawn, of_parts
@@ -51,22 +50,47 @@ def of_the_rate(models: Collection[str]) -> str:
     each = ", ".join(f"{of.rate:g} in place of {of.chosen:g} on {of.model}" for of in known)
     rows = [f"| {name}, {of.model} | {of.here[name]} | {of.other[name]} |" for of in known for name in of.here]
     head = "| aligned minus standard [95 % interval] | chosen rate | another rate |\n|---|---|---|"
-    largest = [model for model in models if model in PLANS and _is_largest(model)]
-    beyond = (
-        f" On {listed(largest)} it is the largest that was tried, so a larger one may do better." if largest else ""
-    )
+    choices = " ".join(of_the_choice(model) for model in models if model in PLANS)
     return (
         "The learning rate was chosen for each model on standard TopK SAEs, and the claims are judged at that rate."
-        f"{beyond} "
+        f" {choices} "
         f"At another one all SAEs are published of {len(known)} model{'s' * (len(known) > 1)} ({each}):\n\n"
         + "\n".join([head, *rows])
     )
 
 
-def _is_largest(model: str) -> bool:
-    """Whether a model's learning rate is the largest of those among which it was chosen."""
+def of_the_choice(model: str) -> str:
+    """Whether the learning rate of a language model's published SAEs is the one, among those that were tried, with
+    which its standard TopK SAEs leave the least variance unexplained (FVU): a sentence or two.
+
+    Args:
+        model: one of `aligned.report.published.PLANS`.
+    """
     parts = PLANS[model].parts
-    return parts["topk"].specs[0].lr == max(spec.lr for spec in parts["rates"].specs)
+    chosen = parts["topk"].specs[0].lr
+    tried = sorted({spec.lr for spec in parts["rates"].specs})
+    end = f" It is the {'largest' if chosen == tried[-1] else 'least'} that was tried, so another may do better."
+    end = end if chosen in (tried[0], tried[-1]) else ""
+    try:
+        of = of_parts(model, "rates", where=lambda spec: spec.activation == "topk")
+        fvu = of.pivot(index="seed", columns="lr", values="fvu").dropna()
+    except NothingPublished:
+        return f"On {model} the choice of {chosen:g} can't be checked: the SAEs of the search are not published.{end}"
+    if len(fvu) < claims.SEEDS or list(fvu.columns) != tried:
+        return f"On {model} the choice of {chosen:g} can't be checked: not all SAEs of the search are published.{end}"
+    best = fvu.mean().idxmin()
+    if best == chosen:
+        return (
+            f"On {model} it is {chosen:g}, which leaves the least variance unexplained of those that were tried.{end}"
+        )
+    more = interval((fvu[chosen] - fvu[best]).to_numpy())
+    surely = ": whether it does is open" if more.low <= 0 else ""
+    first = ", as the first seed alone has it" if fvu.iloc[0].idxmin() == chosen else ""
+    return (
+        f"On {model} it is {chosen:g}{first}. Over {len(fvu)} seeds {best:g} leaves less variance "
+        f"unexplained (FVU {fvu[best].mean():.4f}, and {fvu[chosen].mean():.4f} at {chosen:g}; difference {more})"
+        f"{surely}.{end}"
+    )
 
 
 def correlations(model: str, metric: str) -> str:
