@@ -150,7 +150,7 @@ def banner(notebook: Path, given: Mapping[str, Any], by: str = "") -> str:
     made = [f"the preset {by}"] if of_preset else []
     made += [f"{name} = {value!r}" for name, value in given.items() if of_preset.get(name) != value]
     again = (
-        f'The page {notebook.stem} was made again with {", ".join(made)}; all values stand under "Parameters". Its '
+        f'The page {notebook.stem} was made again with {", ".join(made)}; the cell "# Parameters" has all values. Its '
         "exercises, their commands and solutions are those of the book's own page and model."
     )
     return " ".join(filter(None, (again if made else "", book.note(by))))
